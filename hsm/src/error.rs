@@ -1,0 +1,144 @@
+//! What can go wrong with a token, classified once: whose fault, whether a signature may exist, what may be tried
+//! again, and which rung of recovery it takes. Everything above acts on the [`Verdict`] alone.
+
+use std::borrow::Cow;
+
+/// A result of the token layer.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Whose fault it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The request's: another token would refuse it too
+    Client,
+    /// The operator's: configuration, PIN, missing key
+    Operator,
+    /// The token's, the module's or the way to it
+    Token,
+    /// Segl's own
+    Segl,
+}
+
+/// Whether a signature may have been made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Signed {
+    /// Certainly not
+    No,
+    /// C_Sign was entered and did not answer properly
+    Unknown,
+}
+
+/// Where trying again makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// The same request fails everywhere
+    Never,
+    /// Another session of this token
+    Here,
+    /// Another token
+    Elsewhere,
+}
+
+/// The rung of recovery the error calls for, lowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rung {
+    /// Nothing is broken
+    None,
+    /// Close this session, open another
+    Session,
+    /// Log in again
+    Login,
+    /// Rebuild the token's generation: all sessions and all key handles
+    Token,
+    /// C_Finalize and C_Initialize
+    Module,
+    /// Nothing to try: the operator must act (a PIN refused, a PIN locked)
+    Operator,
+}
+
+/// What is known about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Verdict {
+    /// Whose fault
+    pub fault: Fault,
+    /// Whether a signature may exist
+    pub signed: Signed,
+    /// Where to try again
+    pub retry: Retry,
+    /// What to repair
+    pub rung: Rung,
+}
+
+/// The kinds of failure, by cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The module's shared library can not be loaded or initialised
+    Module,
+    /// No slot holds the token
+    TokenAbsent,
+    /// The session is gone or unusable
+    Session,
+    /// The token has no session left to give
+    SessionCount,
+    /// Nobody is logged in any more
+    NotLoggedIn,
+    /// The PIN was refused
+    PinIncorrect,
+    /// The PIN is locked, or one more wrong try would lock it
+    PinLocked,
+    /// The PIN was refused before and nobody has changed it since: it was not tried
+    PinHeldBack,
+    /// The PIN can not be had: file missing, unreadable, or readable by others
+    PinUnavailable,
+    /// No such key on this token, or several
+    KeyMissing,
+    /// The key handle is stale
+    KeyHandle,
+    /// The key can not be used that way (attributes, type, size)
+    KeyUnusable,
+    /// The token lacks the mechanism, or the key can not do it
+    AlgorithmUnsupported,
+    /// The token refuses the input
+    InputRefused,
+    /// The device failed
+    Device,
+    /// The token is busy or out of memory
+    Overloaded,
+    /// The answer makes no sense (a length that can not be)
+    Nonsense,
+    /// Everything else
+    Other,
+}
+
+/// A failure of a token.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{context}: {detail}")]
+pub struct Error {
+    kind: Kind,
+    context: &'static str,
+    detail: Cow<'static, str>,
+    verdict: Verdict,
+}
+
+impl Error {
+    /// An error with its verdict. `context` is the call or step (`C_Sign`), `detail` what happened, free of secrets.
+    pub fn new(kind: Kind, verdict: Verdict, context: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Error { kind, context, detail: detail.into(), verdict }
+    }
+
+    /// Its cause.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What is known about it.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// The call or step that failed.
+    pub fn context(&self) -> &'static str {
+        self.context
+    }
+}
