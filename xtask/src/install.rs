@@ -1,0 +1,122 @@
+//! What the tests need from the machine: Debian packages, and a Python environment of their own.
+//!
+//! Everything is looked for first. Nothing is installed, and root is not needed, when nothing is missing.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{Result, cache, command::Job, workspace};
+
+/// How a package's presence is seen.
+enum Sign {
+    /// A program of this name on PATH
+    Program(&'static str),
+    /// A file
+    File(&'static str),
+    /// Python can import these
+    Python(&'static str),
+}
+
+/// A Debian package and what it is for.
+struct Package {
+    name: &'static str,
+    sign: Sign,
+    why: &'static str,
+}
+
+const PACKAGES: &[Package] = &[
+    Package {
+        name: "softhsm2",
+        sign: Sign::File("/usr/lib/softhsm/libsofthsm2.so"),
+        why: "a PKCS#11 token in software: the tests of tokens and the demo run on it",
+    },
+    Package { name: "opensc", sign: Sign::Program("pkcs11-tool"), why: "makes keys in that token, and looks into it" },
+    Package { name: "openssl", sign: Sign::Program("openssl"), why: "the independent judge of every signature" },
+    Package { name: "xmlsec1", sign: Sign::Program("xmlsec1"), why: "the independent judge of XML signatures" },
+    Package { name: "acl", sign: Sign::Program("setfacl"), why: "makes PIN files that only an ACL gives away" },
+    Package {
+        name: "systemd-container",
+        sign: Sign::Program("systemd-nspawn"),
+        why: "boots a real systemd for the tests of the units",
+    },
+    Package { name: "mmdebstrap", sign: Sign::Program("mmdebstrap"), why: "makes that container's root directory" },
+    Package {
+        name: "python3-venv",
+        sign: Sign::Python("venv, ensurepip"),
+        why: "an environment for the protocol's client in Python",
+    },
+];
+
+/// Longest an installation may take: a slow mirror, not a dead one.
+const LIMIT: Duration = Duration::from_secs(600);
+
+impl Package {
+    fn present(&self) -> bool {
+        match self.sign {
+            Sign::Program(name) => on_path(name),
+            Sign::File(path) => Path::new(path).exists(),
+            Sign::Python(modules) => std::process::Command::new("python3")
+                .args(["-c", &format!("import {modules}")])
+                .stderr(std::process::Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success()),
+        }
+    }
+}
+
+/// Installs whatever is missing, saying what and why; with `only`, nothing but these.
+pub(crate) fn packages(only: &[&str], log: &Path) -> Result<()> {
+    let wanted = |package: &&Package| only.is_empty() || only.contains(&package.name);
+    let missing: Vec<&Package> = PACKAGES.iter().filter(wanted).filter(|package| !package.present()).collect();
+    apt(&missing, log)
+}
+
+fn apt(missing: &[&Package], log: &Path) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for package in missing {
+        println!("  {} is missing: {}", package.name, package.why);
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    if !rustix::process::geteuid().is_root() {
+        return Err(format!("only root can install them: sudo apt-get install {}", names.join(" ")).into());
+    }
+    let apt = || {
+        Job::new("apt-get", &workspace(), log.to_path_buf())
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .arg("-qq")
+            // Another apt at work (an image's first boot) is waited for, not fought.
+            .arg("-oDPkg::Lock::Timeout=120")
+    };
+    apt().arg("update").must(LIMIT)?;
+    apt().args(["install", "-y", "--no-install-recommends"]).args(names).must(LIMIT)?;
+    Ok(())
+}
+
+/// A Python with the packages of tests/python/requirements.txt, kept under their text's own copy: other text, new
+/// installation.
+pub(crate) fn python(log: &Path) -> Result<PathBuf> {
+    let requirements = workspace().join("tests/python/requirements.txt");
+    let wanted = std::fs::read_to_string(&requirements).map_err(|e| format!("{}: {e}", requirements.display()))?;
+    let venv = cache()?.join("venv");
+    let python = venv.join("bin/python");
+    let stamp = venv.join("requirements.txt");
+    if python.exists() && std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(python);
+    }
+    println!("  making a Python environment in {}: the protocol's client in another language", venv.display());
+    let run = |program: &Path| Job::new(program, &workspace(), log.to_path_buf());
+    run(Path::new("python3")).args(["-m", "venv", "--clear"]).arg(&venv).must(LIMIT)?;
+    run(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(&requirements).must(LIMIT)?;
+    std::fs::write(&stamp, wanted)?;
+    Ok(python)
+}
+
+/// Whether a program of this name can be found.
+pub(crate) fn on_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+}
