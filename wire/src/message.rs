@@ -1,18 +1,21 @@
 //! The messages, as the two sides hold them. Requests borrow from the frame they came in.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
-/// How urgent a request is: each class has its own queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Class {
-    /// A person waits at a login
-    #[default]
-    Login = 0,
-    /// A person waits for a signature
-    Signature = 1,
-    /// Nobody waits
-    Bulk = 2,
+use crate::{Error, numbered::numbered};
+
+numbered! {
+    /// How urgent a request is: each class has its own queue.
+    #[derive(Default, PartialOrd, Ord)]
+    pub enum Class {
+        /// A person waits at a login
+        #[default]
+        Login = 0,
+        /// A person waits for a signature
+        Signature = 1,
+        /// Nobody waits
+        Bulk = 2,
+    }
 }
 
 /// In which capacity the person acts.
@@ -25,8 +28,33 @@ pub enum Capacity {
 }
 
 /// A Danish company number: eight digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cvr([u8; 8]);
+
+impl Cvr {
+    /// Takes exactly eight ASCII digits.
+    pub fn new(digits: &str) -> Option<Cvr> {
+        let digits: [u8; 8] = digits.as_bytes().try_into().ok()?;
+        digits.iter().all(u8::is_ascii_digit).then_some(Cvr(digits))
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("only ASCII digits are let in")
+    }
+}
+
+impl fmt::Display for Cvr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Cvr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cvr({self})")
+    }
+}
 
 /// What the audit record says beside the request itself. Texts are 1 to [`TEXT_MAX`] bytes of UTF-8 without
 /// control characters.
@@ -45,6 +73,21 @@ pub const TEXT_MAX: usize = 128;
 
 /// Longest key or algorithm name, in bytes.
 pub const NAME_MAX: usize = 64;
+
+/// Longest digest that is looked at, in bytes: SHA-512.
+pub const DIGEST_MAX: usize = 64;
+
+/// Longest data of a Ping, in bytes.
+pub const PING_MAX: usize = 64;
+
+/// Most keys in one answer.
+pub const KEYS_MAX: usize = 4096;
+
+/// Most algorithms of a key.
+pub const ALGORITHMS_MAX: usize = 32;
+
+/// Most certificates of a key's chain.
+pub const CERTIFICATES_MAX: usize = 16;
 
 /// What every request carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,15 +109,16 @@ pub enum Payload<'a> {
     Message(Cow<'a, [u8]>),
 }
 
-/// Form of an ECDSA signature; other algorithms have one form only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum EcdsaEncoding {
-    /// `ECDSA-Sig-Value` (RFC 3279 §2.2.3), as X.509, CMS and openssl want it
-    #[default]
-    Der = 0,
-    /// `r || s` of fixed width, as JWS and XML-DSig want it
-    Raw = 1,
+numbered! {
+    /// Form of an ECDSA signature; other algorithms have one form only.
+    #[derive(Default)]
+    pub enum EcdsaEncoding {
+        /// `ECDSA-Sig-Value` (RFC 3279 §2.2.3), as X.509, CMS and openssl want it
+        #[default]
+        Der = 0,
+        /// `r || s` of fixed width, as JWS and XML-DSig want it
+        Raw = 1,
+    }
 }
 
 /// Asks which keys the client may use.
@@ -129,6 +173,10 @@ pub struct BatchItem<'a> {
     pub reference: Option<Cow<'a, str>>,
 }
 
+/// Takes back the request with the header's id; that request still gets its one final answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cancel;
+
 /// Where a request's time went, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
@@ -182,18 +230,18 @@ pub struct Key<'a> {
     pub state: KeyState,
 }
 
-/// Whether a key can sign now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum KeyState {
-    /// Some token signs with it
-    Usable = 0,
-    /// No token that holds it answers at present
-    Unavailable = 1,
-    /// Its certificate has expired or is not valid yet
-    Expired = 2,
-    /// It is refused: self-test or certificate do not fit the token's key
-    Faulty = 3,
+numbered! {
+    /// Whether a key can sign now.
+    pub enum KeyState {
+        /// Some token signs with it
+        Usable = 0,
+        /// No token that holds it answers at present
+        Unavailable = 1,
+        /// Its certificate has expired or is not valid yet
+        Expired = 2,
+        /// It is refused: self-test or certificate do not fit the token's key
+        Faulty = 3,
+    }
 }
 
 /// The server's first frame: what it is and every limit it holds the client to.
@@ -222,18 +270,18 @@ pub struct Ping<'a> {
     pub data: Cow<'a, [u8]>,
 }
 
-/// Why the sender leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum GoAwayReason {
-    /// It stops, or drains before a stop
-    Shutdown = 0,
-    /// The client's certificate is not good any more
-    Unauthorised = 1,
-    /// The client broke the protocol
-    Protocol = 2,
-    /// Nothing was said for too long
-    Idle = 3,
+numbered! {
+    /// Why the sender leaves.
+    pub enum GoAwayReason {
+        /// It stops, or drains before a stop
+        Shutdown = 0,
+        /// The client's certificate is not good any more
+        Unauthorised = 1,
+        /// The client broke the protocol
+        Protocol = 2,
+        /// Nothing was said for too long
+        Idle = 3,
+    }
 }
 
 /// The sender leaves: requests with higher ids were not looked at and may go elsewhere.
@@ -244,105 +292,5 @@ pub struct GoAway<'a> {
     /// Why
     pub reason: GoAwayReason,
     /// For a human
-    pub message: Cow<'a, str>,
-}
-
-/// What went wrong, one code a cause. The number is the wire's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Code {
-    /// The body is not the deterministic CBOR of its type
-    Malformed = 1,
-    /// No such frame type
-    UnknownType = 2,
-    /// Longer than announced
-    FrameTooLong = 3,
-    /// Ids must rise
-    BadId = 4,
-    /// The digest's length is not the algorithm's, or the message is too long
-    BadInput = 5,
-    /// No such key for this client
-    NotGranted = 6,
-    /// The key's purpose forbids the operation
-    PurposeViolated = 7,
-    /// Not an algorithm of this key, or not granted
-    AlgorithmNotAllowed = 8,
-    /// Not a class granted to this client
-    ClassNotAllowed = 9,
-    /// More items than announced, or none
-    BadBatch = 10,
-    /// The deadline passed before a token began
-    Expired = 20,
-    /// More in flight than announced
-    TooManyInFlight = 21,
-    /// The queue is full, or the deadline can not be met
-    Overloaded = 22,
-    /// No token that holds the key answers
-    KeyUnavailable = 23,
-    /// The token failed while signing
-    TokenFailed = 24,
-    /// The record can not be written
-    AuditUnavailable = 25,
-    /// The client took it back
-    Cancelled = 26,
-    /// The server is leaving
-    Draining = 27,
-    /// The tenant's own limit
-    TenantLimit = 28,
-    /// The key's certificate has expired, or the key failed its test
-    KeyRefused = 29,
-    /// Segl's own fault
-    Internal = 40,
-}
-
-/// Whose fault it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Fault {
-    /// The request's
-    Client = 0,
-    /// The server's: configuration, capacity, disk
-    Server = 1,
-    /// The token's
-    Token = 2,
-}
-
-/// Whether a signature may have been made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum SignedState {
-    /// Certainly not
-    No = 0,
-    /// It may exist; nobody will see it
-    Unknown = 1,
-}
-
-/// Where trying again makes sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Retry {
-    /// It will fail again
-    Never = 0,
-    /// The same server, after the time given
-    Here = 1,
-    /// Another server, or this one much later
-    Elsewhere = 2,
-}
-
-/// The other answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Error<'a> {
-    /// The cause
-    pub code: Code,
-    /// Whose fault
-    pub fault: Fault,
-    /// Whether a signature may exist
-    pub signed: SignedState,
-    /// Where to try again
-    pub retry: Retry,
-    /// When, at the earliest
-    pub retry_after_ms: Option<u32>,
-    /// For a human: what is wrong and what to do
     pub message: Cow<'a, str>,
 }
