@@ -14,27 +14,28 @@ impl Tally {
     /// A stage that is one check, and held.
     pub(crate) const PASSED: Tally = Tally { passed: 1, failed: 0, skipped: 0 };
 
-    /// Sums every closing line in the output: nextest's `Summary`, or `test result:` of each of cargo's test binaries.
+    /// Reads the closing lines in the output: nextest's `Summary`, or else the `test result:` of each of cargo's test
+    /// binaries, which nextest repeats for tests that fail.
     pub(crate) fn of_test_output(output: &str) -> Tally {
+        let closing = |line: &str| -> Option<String> {
+            Some(line.trim().strip_prefix("Summary [")?.split_once("run:")?.1.to_owned())
+        };
+        let cargo = |line: &str| -> Option<String> {
+            Some(line.trim().strip_prefix("test result:")?.split_once('.')?.1.to_owned())
+        };
+        let mut counts: Vec<String> = output.lines().filter_map(closing).collect();
+        if counts.is_empty() {
+            counts = output.lines().filter_map(cargo).collect();
+        }
         let mut tally = Tally::default();
-        for line in output.lines().map(str::trim) {
-            let counts = if let Some(summary) = line.strip_prefix("Summary [") {
-                summary.split_once("run:").map(|(_, counts)| counts)
-            } else {
-                line.strip_prefix("test result:").and_then(|result| result.split_once('.')).map(|(_, counts)| counts)
-            };
-            let Some(counts) = counts else { continue };
-            for count in counts.split([',', ';']) {
-                let mut words = count.split_whitespace();
-                let (Some(Ok(number)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) else {
-                    continue;
-                };
-                match what {
-                    "passed" => tally.passed += number,
-                    "failed" | "timed" | "exec" => tally.failed += number,
-                    "skipped" | "ignored" => tally.skipped += number,
-                    _ => {}
-                }
+        for count in counts.iter().flat_map(|counts| counts.split([',', ';'])) {
+            let mut words = count.split_whitespace();
+            let (Some(Ok(number)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) else { continue };
+            match what {
+                "passed" => tally.passed += number,
+                "failed" | "timed" | "exec" => tally.failed += number,
+                "skipped" | "ignored" => tally.skipped += number,
+                _ => {}
             }
         }
         tally
@@ -62,6 +63,7 @@ mod tests {
     #[test]
     fn reads_nextest_s_summary() {
         let output = "\
+    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 5 filtered out; finished in 0.12s
 ────────────
      Summary [   1.204s] 40 tests run: 37 passed (1 slow), 2 failed, 1 timed out, 5 skipped
         FAIL [   0.003s] segl-pool core::x

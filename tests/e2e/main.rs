@@ -1,0 +1,5 @@
+//! Segl as a whole: its programs as processes, over real sockets, judged from outside.
+
+#![expect(clippy::unwrap_used, reason = "in a test it is the failure")]
+
+mod workspace;
