@@ -1,1 +1,23 @@
-//! (to be written)
+//! Sessions as a pool: many waiting requests on one side, a handful of blocking sessions on the other.
+//!
+//! [`core`] decides: a state machine without thread, clock, lock or I/O, which is fed events and the time and answers
+//! with actions. The driver behind [`Pool`] carries the actions out, on a thread per session and one for the timer,
+//! and decides nothing. So a simulator can put the same Core under every fault in virtual time.
+//!
+//! The crate knows no network, no PKCS#11 and no asynchronous runtime; tokens come in through the traits of
+//! `segl-hsm`, completions leave through [`Inbox`].
+
+#![warn(missing_docs)]
+
+mod clock;
+mod config;
+pub mod core;
+mod driver;
+mod job;
+mod snapshot;
+
+pub use clock::Clock;
+pub use config::{Config, Rules, ThreadRole, TokenSetup};
+pub use driver::{Inbox, Observer, Pool, Progress, Stopped};
+pub use job::{Class, Completion, Failure, Job, RouteId, TokenSet};
+pub use snapshot::{Counters, QueueSnapshot, Snapshot, TokenSnapshot, TokenState};

@@ -1,0 +1,223 @@
+//! What Core hears and what it asks for: the whole of its conversation with the world.
+
+use segl_hsm::{Algorithm, Error, KeyId, ModuleId, Signature};
+
+use crate::{Completion, Job, TokenSet};
+
+/// A session's place in the pool. The session there changes, its place does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u16);
+
+/// Counts the sessions of one place: what an earlier one still has to say is not the present one's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Generation(pub u32);
+
+/// One attempt at one job; never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// What Core hears.
+#[derive(Clone, Debug)]
+pub enum Event<P> {
+    /// A job; it ends in exactly one [`Action::Complete`], at once if it is refused
+    Submit(Job<P>),
+    /// Its owner wants no answer any more: a waiting job completes as cancelled, one in a token is not tried again
+    Cancel {
+        /// The job's inbox
+        inbox: u16,
+        /// The job's tag
+        tag: u64,
+    },
+    /// The answer to [`Action::Open`]
+    Opened {
+        /// The session's place
+        session: SessionId,
+        /// As asked for
+        generation: Generation,
+        /// How it went
+        result: Result<(), Error>,
+    },
+    /// The answer to [`Action::Login`]
+    LoggedIn {
+        /// The session's place
+        session: SessionId,
+        /// As asked for
+        generation: Generation,
+        /// How it went; what the keys are is no concern of Core's
+        result: Result<(), Error>,
+    },
+    /// The answer to [`Action::Sign`]
+    Returned {
+        /// The session's place
+        session: SessionId,
+        /// As asked for
+        generation: Generation,
+        /// As asked for
+        call: CallId,
+        /// How it went
+        result: CallResult,
+        /// When the call began
+        started_ns: u64,
+        /// How long it took; without meaning where none was begun
+        token_ns: u64,
+    },
+    /// The answer to [`Action::Close`], however it went
+    Closed {
+        /// The session's place
+        session: SessionId,
+        /// As asked for
+        generation: Generation,
+    },
+    /// [`super::Core::next_timeout_ns`] has come
+    Timer,
+    /// The token may be used; all are out at first
+    Join {
+        /// Its index
+        token: u16,
+    },
+    /// The token is to be left alone: what runs there ends, nothing new begins
+    Leave {
+        /// Its index
+        token: u16,
+    },
+    /// Log in again, now: for keys added since, or since the operator has changed something
+    Refresh {
+        /// Its index
+        token: u16,
+    },
+    /// The table that [`Job::route`] points into. Entries beyond its end stay; jobs that wait keep their set
+    Routes(Vec<TokenSet>),
+    /// Take no more jobs; finish those that are here
+    Drain,
+    /// Wait no longer for the calls under way: their jobs complete as stuck
+    Abandon,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug)]
+pub enum CallResult {
+    /// With a signature
+    Signed(Signature),
+    /// With an error
+    Failed(Error),
+    /// Not begun: its deadline had passed
+    Expired,
+    /// Not begun: an earlier call of its batch had spoilt the session
+    Skipped,
+}
+
+/// One call to a session. It owns its input, so a thread that never returns holds nothing of Core's.
+#[derive(Clone, Debug)]
+pub struct Call<P> {
+    /// Names it in [`Event::Returned`]
+    pub id: CallId,
+    /// The key
+    pub key: KeyId,
+    /// The algorithm
+    pub algorithm: Algorithm,
+    /// What is signed
+    pub input: P,
+    /// To be looked at right before the call: at or after it the answer is [`CallResult::Expired`]
+    pub deadline_ns: u64,
+}
+
+/// What Core asks for.
+///
+/// A session is asked for nothing while it owes an answer, but for the further calls of the same batch: so it does
+/// not matter in which order two threads carry out what they were asked.
+#[derive(Clone, Debug)]
+pub enum Action<P> {
+    /// Open a session; answered by [`Event::Opened`]
+    Open {
+        /// Its place
+        session: SessionId,
+        /// Its generation from now on
+        generation: Generation,
+    },
+    /// Log in on it, which counts for the whole token; answered by [`Event::LoggedIn`]
+    Login {
+        /// Its place
+        session: SessionId,
+        /// Its generation
+        generation: Generation,
+    },
+    /// Sign; answered by [`Event::Returned`]. The calls of one batch follow each other
+    Sign {
+        /// Its place
+        session: SessionId,
+        /// Its generation
+        generation: Generation,
+        /// The call
+        call: Call<P>,
+    },
+    /// Close it, on its own thread; answered by [`Event::Closed`]
+    Close {
+        /// Its place
+        session: SessionId,
+        /// Its generation
+        generation: Generation,
+    },
+    /// C_Finalize and C_Initialize. Core does not ask for it yet: no rung above a new login is climbed so far, and
+    /// the traits of tokens have no call for it
+    Reinitialise {
+        /// The module
+        module: ModuleId,
+    },
+    /// Answer a job
+    Complete {
+        /// Where to
+        inbox: u16,
+        /// The answer
+        completion: Completion,
+        /// The job's payload, so that it is freed outside the lock
+        input: P,
+    },
+    /// Tell whoever watches
+    Alarm(Alarm),
+}
+
+/// What somebody should know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Alarm {
+    /// A session was spoilt by an error and is replaced
+    SessionLost {
+        /// The token's index
+        token: u16,
+        /// The error
+        error: Error,
+    },
+    /// A token can not be reached or logged in to; said once, until it is back
+    TokenAway {
+        /// The token's index
+        token: u16,
+        /// The error
+        error: Error,
+    },
+    /// It was away and signs again
+    TokenBack {
+        /// The token's index
+        token: u16,
+    },
+    /// Only an operator can help the token; it is not tried again before a refresh
+    NeedsOperator {
+        /// The token's index
+        token: u16,
+        /// The error
+        error: Error,
+    },
+    /// A token that signs could not be refreshed: keys added since are not known there
+    RefreshFailed {
+        /// The token's index
+        token: u16,
+        /// The error
+        error: Error,
+    },
+    /// The token gives fewer sessions than configured
+    FewerSessions {
+        /// The token's index
+        token: u16,
+        /// How many it gives
+        sessions: u16,
+    },
+}
