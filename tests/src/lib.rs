@@ -11,6 +11,7 @@ pub mod openssl;
 pub mod pki;
 pub mod process;
 pub mod programs;
+pub mod site;
 pub mod softhsm;
 
 /// A failure of the surroundings, as a sentence: tests unwrap it, the demo prints it.

@@ -45,3 +45,47 @@ pub fn input_of(algorithm: &str, document: &[u8]) -> Result<Vec<u8>> {
     std::io::Write::write_all(&mut file, document)?;
     run(Command::new("openssl").args(["dgst", "-binary", &format!("-{hash}")]).arg(file.path()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A signature made by openssl itself, with the public key it belongs to.
+    fn signed(key: &[&str], sign: &[&str], document: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let dir = tempfile::tempdir().unwrap();
+        let (private, file) = (dir.path().join("key.pem"), dir.path().join("document"));
+        std::fs::write(&file, document).unwrap();
+        run(Command::new("openssl").arg("genpkey").args(key).arg("-out").arg(&private)).unwrap();
+        let spki = Command::new("openssl").args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(&private).output();
+        let signature = run(Command::new("openssl").args(sign).arg(&private).arg("-in").arg(&file));
+        let signature = signature.or_else(|_| run(Command::new("openssl").args(sign).arg(&private).arg(&file)));
+        (spki.unwrap().stdout, signature.unwrap())
+    }
+
+    #[test]
+    fn openssl_accepts_a_signature_and_refuses_it_over_another_document() {
+        let p256 = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        let rsa = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+        let pss = ["dgst", "-sha256", "-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:32", "-sign"];
+        let cases: [(&str, &[&str], &[&str]); 4] = [
+            ("ecdsa-p256-sha256", &p256, &["dgst", "-sha256", "-sign"]),
+            ("rsa-pkcs1-sha512", &rsa, &["dgst", "-sha512", "-sign"]),
+            ("rsa-pss-sha256", &rsa, &pss),
+            ("ed25519", &["-algorithm", "ED25519"], &["pkeyutl", "-sign", "-rawin", "-inkey"]),
+        ];
+        for (algorithm, key, sign) in cases {
+            let (spki, signature) = signed(key, sign, b"the document");
+            verify(algorithm, &spki, b"the document", &signature).unwrap();
+            verify(algorithm, &spki, b"another one", &signature).unwrap_err();
+        }
+        let (spki, signature) = signed(&rsa, &["dgst", "-sha256", "-sign"], b"the document");
+        verify("rsa-pss-sha256", &spki, b"the document", &signature).unwrap_err();
+    }
+
+    #[test]
+    fn what_an_algorithm_signs_is_the_digest_or_for_ed25519_the_document() {
+        assert_eq!(input_of("ed25519", b"abc").unwrap(), b"abc");
+        assert_eq!(input_of("ecdsa-p384-sha384", b"abc").unwrap().len(), 48);
+        assert_eq!(input_of("rsa-pkcs1-sha256", b"abc").unwrap()[..4], [0xba, 0x78, 0x16, 0xbf]);
+    }
+}

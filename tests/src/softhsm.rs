@@ -73,3 +73,21 @@ impl SoftHsm {
         command
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_holds_a_key_of_every_kind() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut token = SoftHsm::create(dir.path(), "test").unwrap();
+        for (at, kind) in ["rsa:2048", "EC:prime256v1", "EC:secp384r1", "EC:edwards25519"].into_iter().enumerate() {
+            assert_eq!(token.generate(kind, "key").unwrap(), format!("object=key;id=%0{}", at + 1));
+        }
+        let mut tool = token.command("pkcs11-tool");
+        tool.args(["--module", MODULE, "--token-label", "test", "--login", "--pin", PIN, "--list-objects"]);
+        let objects = String::from_utf8(run(&mut tool).unwrap()).unwrap();
+        assert_eq!(objects.matches("Private Key Object").count(), 4, "{objects}");
+    }
+}
