@@ -1,0 +1,204 @@
+//! Reads `[[token]]`.
+
+use std::sync::Arc;
+
+use segl_hsm::KeyType;
+
+use super::{
+    Generate, Token, TokenKind,
+    files::{Files, Located},
+    read_settings::{cores, directory},
+    reader::{At, Section, Value},
+};
+
+/// Most tokens: each is a set of threads.
+const TOKENS_MAX: usize = 64;
+
+/// Most sessions on a token: Luna's best is 30, nShield's 60; each is a thread.
+const SESSIONS_MAX: u16 = 512;
+
+/// Keys that the embedded token makes.
+const KEY_TYPES: [(&str, KeyType); 7] = [
+    ("rsa-2048", KeyType::Rsa { bits: 2048 }),
+    ("rsa-3072", KeyType::Rsa { bits: 3072 }),
+    ("rsa-4096", KeyType::Rsa { bits: 4096 }),
+    ("ec-p256", KeyType::EcP256),
+    ("ec-p384", KeyType::EcP384),
+    ("ec-p521", KeyType::EcP521),
+    ("ed25519", KeyType::Ed25519),
+];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Pkcs11,
+    Embedded,
+}
+
+pub(super) fn tokens(sections: Vec<Section<'_>>, files: &Files<'_>) -> Vec<At<Token>> {
+    if sections.is_empty() {
+        let hint = "add a [[token]]; docs/OPERATIONS.md has one of each kind";
+        files.collector().missing(&(0..0), "there is no [[token]]: nothing could sign", hint);
+    }
+    if let Some(section) = sections.get(TOKENS_MAX) {
+        files.collector().error(
+            section.span(),
+            format!("more than {TOKENS_MAX} tokens"),
+            "run another segld for the rest",
+        );
+    }
+    let mut tokens: Vec<At<Token>> = Vec::new();
+    for section in sections {
+        let Some(token) = token(&section, &tokens, files) else { continue };
+        section.finish();
+        tokens.push(token);
+    }
+    tokens
+}
+
+fn token(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> Option<At<Token>> {
+    let taken = earlier.iter().map(|token| (&token.value.name, &token.span));
+    let name = name(section, "[[token]]", taken);
+    let choices = [("pkcs11", Kind::Pkcs11), ("embedded", Kind::Embedded)];
+    let kind_hint = "kind = \"pkcs11\" for an HSM, \"embedded\" for keys in this process (development)";
+    let Some(kind) = section.required("kind", kind_hint).and_then(|value| value.one_of(&choices)) else {
+        // Without its kind nothing can be said about the rest, but its name is known.
+        let kind = TokenKind::Embedded { directory: "/".into(), generate: Vec::new() };
+        return Some(name?.map(|name| Token { name, sessions: 1, cores: Vec::new(), kind }));
+    };
+    let (sessions, kind) = match kind {
+        Kind::Pkcs11 => {
+            let hint = "how many calls the HSM is given at once: its maker's figure for best throughput";
+            let given = section.required("sessions", hint);
+            let sessions = given.and_then(|value| value.integer(1..=SESSIONS_MAX.into())).unwrap_or(1);
+            (sessions as u16, pkcs11(section, earlier, files))
+        }
+        Kind::Embedded => {
+            let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+            let max = u32::from(SESSIONS_MAX);
+            (section.count("sessions", cpus.min(max), 1..=max) as u16, embedded(section, earlier, files))
+        }
+    };
+    let cores = cores(section, files);
+    Some(name?.map(|name| Token { name, sessions, cores, kind }))
+}
+
+fn pkcs11(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> TokenKind {
+    let hint = "the vendor's library: module = \"/usr/lib/softhsm/libsofthsm2.so\"";
+    let module = section.required("module", hint).and_then(|value| {
+        let path = files.path(value)?;
+        files.must_exist(value, &path, "PKCS#11 module");
+        Some(path)
+    });
+    let hint = "which token of the module: uri = \"pkcs11:token=LABEL;serial=SERIAL\"";
+    let uri_at = section.required("uri", hint);
+    let uri = uri_at.and_then(token_uri).unwrap_or_default();
+    let pin_file = match (section.value("pin_file"), section.value("pin_credential")) {
+        (Some(_), Some(credential)) => {
+            credential.error("both `pin_file` and `pin_credential` are given", "take one of them out");
+            None
+        }
+        (Some(file), None) => files.path(file).inspect(|path| files.must_exist(file, path, "PIN file")),
+        (None, Some(credential)) => {
+            let located = credential.text().and_then(|name| files.credential(credential, name));
+            match located {
+                Some(Located::At(path)) => {
+                    files.must_exist(credential, &path, "credential");
+                    Some(path)
+                }
+                Some(Located::OutOfSight) | None => None,
+            }
+        }
+        (None, None) => {
+            section.required(
+                "pin_credential",
+                "pin_credential = \"NAME\" with LoadCredentialEncrypted=, or pin_file = \"...\"",
+            );
+            None
+        }
+    };
+    let same = |token: &&At<Token>| matches!(&token.value.kind, TokenKind::Pkcs11 { module: m, uri: u, .. } if Some(m) == module.as_ref() && *u == uri);
+    if let (Some(value), Some(other)) = (uri_at, earlier.iter().find(same)) {
+        value.error(
+            format!("this is the same token as \"{}\" on {}", other.value.name, files.collector().line(&other.span)),
+            "one [[token]] for each; raise `sessions` instead",
+        );
+    }
+    TokenKind::Pkcs11 { module: module.unwrap_or_default(), uri, pin_file: pin_file.unwrap_or_default() }
+}
+
+fn embedded(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> TokenKind {
+    let directory_at = section.required("directory", "where its keys are: directory = \"keys\"");
+    let directory = directory_at.and_then(|value| directory(value, files)).unwrap_or_default();
+    let same =
+        |token: &&At<Token>| matches!(&token.value.kind, TokenKind::Embedded { directory: d, .. } if *d == directory);
+    if let (Some(value), Some(other)) = (directory_at, earlier.iter().find(same)) {
+        value.error(
+            format!("token \"{}\" on {} has the same directory", other.value.name, files.collector().line(&other.span)),
+            "one directory for each",
+        );
+    }
+    let mut generate: Vec<Generate> = Vec::new();
+    for item in section.value("generate").and_then(Value::list).unwrap_or_default() {
+        let Some(entry) = item.table() else { continue };
+        let file_at = entry.required("file", "generate = [{ file = \"login.pem\", type = \"ec-p256\" }]");
+        let file = file_at.and_then(file_name);
+        let key_type = entry.required("type", "type = \"ec-p256\"").and_then(|value| value.one_of(&KEY_TYPES));
+        entry.finish();
+        let (Some(value), Some(file), Some(key_type)) = (file_at, file, key_type) else { continue };
+        if generate.iter().any(|other| other.file == file) {
+            value.error(format!("{file} is to be made twice"), "take one of them out");
+        }
+        generate.push(Generate { file, key_type });
+    }
+    TokenKind::Embedded { directory, generate }
+}
+
+fn token_uri(value: Value<'_>) -> Option<String> {
+    let uri = value.text()?;
+    pkcs11_uri(value, uri)?;
+    Some(uri.to_owned())
+}
+
+/// RFC 7512, as far as it can be judged without a token.
+pub(super) fn pkcs11_uri(value: Value<'_>, uri: &str) -> Option<()> {
+    if !uri.starts_with("pkcs11:") {
+        value.wrong("a PKCS#11 URI (RFC 7512)", "pkcs11:token=...;object=...");
+        return None;
+    }
+    if uri.contains("pin-value=") {
+        value.error("the PIN stands in the URI", "change the PIN, then give it by `pin_file` or `pin_credential`");
+        return None;
+    }
+    Some(())
+}
+
+/// A file name in an embedded token's directory.
+pub(super) fn file_name(value: Value<'_>) -> Option<String> {
+    let name = value.text()?;
+    if name.is_empty() || name.starts_with('.') || name.contains('/') {
+        value.wrong("a file name without directories", "the file is in the token's `directory`");
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// `name`, unique among its kind: 1 to 64 of `a-z 0-9 . _ -`, first a letter or digit.
+pub(super) fn name<'t>(
+    section: &Section<'_>,
+    title: &str,
+    mut taken: impl Iterator<Item = (&'t Arc<str>, &'t super::reader::Span)>,
+) -> Option<At<Arc<str>>> {
+    let value = section.required("name", "give it a name of its own: name = \"...\"")?;
+    let name = value.text()?;
+    section.rename(format!("{title} \"{name}\""));
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+    let first_good = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if !first_good || name.len() > segl_wire::NAME_MAX || !name.bytes().all(good) {
+        value.wrong("1 to 64 of a-z, 0-9, `.`, `_`, `-`, beginning with a letter or digit", "choose another name");
+    }
+    if let Some((_, other)) = taken.find(|(taken, _)| taken.as_ref() == name) {
+        let text = format!("{title} \"{name}\" is there already, on {}", section.collector().line(other));
+        value.error(text, "give one of them another name");
+    }
+    Some(value.at(name.into()))
+}
