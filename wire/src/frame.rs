@@ -8,6 +8,12 @@ pub const ALPN: &[u8] = b"segl/1";
 /// Length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 16;
 
+/// Longest body of a Hello, and of what may come in its place, in bytes: all that a client reads unannounced.
+pub const HELLO_MAX: u32 = 4096;
+
+/// Longest body that a server sends, in bytes. (What it takes is announced: [`crate::Hello::frame_max`].)
+pub const ANSWER_MAX: u32 = 16 << 20;
+
 /// Header: `length: u32` (of the body) | `kind: u8` | `flags: u8` (0) | `reserved: u16` (0) | `id: u64`, big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

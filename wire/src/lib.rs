@@ -4,6 +4,8 @@
 #![warn(missing_docs)]
 
 mod cbor;
+#[cfg(feature = "client")]
+pub mod client;
 mod codec;
 mod error;
 mod frame;

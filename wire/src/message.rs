@@ -249,7 +249,7 @@ numbered! {
 pub struct Hello<'a> {
     /// Name and version of the software
     pub server: Cow<'a, str>,
-    /// Longest body of a frame
+    /// Longest body of a frame that the server takes, in bytes
     pub frame_max: u32,
     /// Requests in flight on this connection; a batch of N counts N
     pub in_flight_max: u32,

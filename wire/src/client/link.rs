@@ -1,0 +1,550 @@
+//! One connection: requests are numbered and gathered, written together, and matched with their answers.
+
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+use super::{
+    ClientError, Request, Signature, Trace, TraceEvent,
+    transport::{Connect, Stream},
+};
+use crate::{
+    ANSWER_MAX, Cancel, Code, DecodeError, Error, FrameBuffer, GoAway, HEADER_LEN, HELLO_MAX, Header, Hello, Keys,
+    Kind, Limits, Message, Ping, Signed, SignedBatch, SignedState, encode_frame,
+};
+
+/// Output kept for a server that does not read, beyond what requests in flight can be: answers to its own Pings.
+const PONGS_MAX: usize = 1024;
+
+/// How long saying goodbye may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// An answer, decoded and owned.
+pub(super) enum Reply {
+    Signed(Signature),
+    SignedBatch(Vec<Result<Signature, Error<'static>>>),
+    Keys(Keys<'static>),
+}
+
+type Answer = Result<Reply, ClientError>;
+
+/// A request on its way.
+pub(super) struct Submission {
+    pub(super) id: u64,
+    pub(super) answer: oneshot::Receiver<Answer>,
+}
+
+/// How a connection stops taking requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// The server said so; answers may still come
+    Draining,
+    /// It is gone
+    Closed,
+}
+
+/// A connection after its Hello.
+pub(super) struct Opened {
+    stream: Box<dyn Stream>,
+    received: FrameBuffer,
+    hello: Arc<Hello<'static>>,
+}
+
+/// Connects and waits for the Hello; the caller bounds the time.
+pub(super) async fn open(connect: &Connect) -> Result<Opened, Arc<str>> {
+    let mut stream = connect().await.map_err(|error| Arc::from(error.to_string()))?;
+    let mut received = FrameBuffer::new(HELLO_MAX);
+    let no_limits = Limits { batch_max: 0, message_max: 0 };
+    loop {
+        if let Some((header, body)) = received.next_frame().map_err(|error| Arc::from(error.to_string()))? {
+            let hello = match header.known_kind() {
+                Some(Kind::Hello) => Hello::decode(body, &no_limits).map(Hello::into_owned),
+                Some(Kind::Error) => return Err(said(&Error::decode(body, &no_limits))),
+                _ => return Err("the server does not begin with Hello".into()),
+            };
+            let hello = hello.map_err(|error| Arc::from(format!("Hello: {error}")))?;
+            received.set_frame_max(ANSWER_MAX);
+            return Ok(Opened { stream, received, hello: Arc::new(hello) });
+        }
+        let len = stream.read(received.room()).await.map_err(|error| Arc::from(error.to_string()))?;
+        if len == 0 {
+            return Err("the server closed the connection before its Hello".into());
+        }
+        received.filled(len);
+    }
+}
+
+fn said(error: &Result<Error<'_>, DecodeError>) -> Arc<str> {
+    match error {
+        Ok(error) => format!("the server says {}: {}", error.code.name(), error.message).into(),
+        Err(error) => format!("the server's Error: {error}").into(),
+    }
+}
+
+/// What callers and the connection's task share.
+pub(super) struct Link {
+    number: u64,
+    pub(super) hello: Arc<Hello<'static>>,
+    /// As many as the Hello allows in flight; closed when the connection takes no more requests
+    pub(super) slots: Arc<Semaphore>,
+    state: Mutex<State>,
+    /// There is something to write
+    output: Notify,
+    /// Nothing is in flight any more
+    emptied: Notify,
+    left: watch::Sender<Option<Left>>,
+    useful: AtomicBool,
+    /// Counts reads, for the keep-alive
+    reads: AtomicU64,
+    trace: Option<Trace>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whole frames, not yet given to the stream
+    out: Vec<u8>,
+    /// The last id given
+    last_id: u64,
+    /// Ids up to here were given to the stream: their fate is the server's
+    written_id: u64,
+    pending: HashMap<u64, Pending>,
+    pings: HashMap<u64, oneshot::Sender<()>>,
+    last_ping: u64,
+    /// Pongs in `out`
+    pongs: usize,
+    why_left: Option<Arc<str>>,
+}
+
+struct Pending {
+    expected: Kind,
+    items: usize,
+    signed_when_lost: SignedState,
+    answer: oneshot::Sender<Answer>,
+    /// Held until the final answer, even when nobody waits for it any more
+    _slots: OwnedSemaphorePermit,
+}
+
+impl Link {
+    pub(super) fn new(number: u64, opened: &Opened, trace: Option<Trace>) -> Self {
+        let slots = (opened.hello.in_flight_max as usize).min(Semaphore::MAX_PERMITS);
+        Link {
+            number,
+            hello: opened.hello.clone(),
+            slots: Arc::new(Semaphore::new(slots)),
+            state: Mutex::default(),
+            output: Notify::new(),
+            emptied: Notify::new(),
+            left: watch::Sender::new(None),
+            useful: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+            trace,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.slots.is_closed()
+    }
+
+    /// Slots taken.
+    pub(super) fn taken(&self) -> usize {
+        (self.hello.in_flight_max as usize).saturating_sub(self.slots.available_permits())
+    }
+
+    /// Waits until the connection takes no more requests.
+    pub(super) async fn left(&self) -> Left {
+        let mut left = self.left.subscribe();
+        let left = left.wait_for(Option::is_some).await.map(|left| *left);
+        left.ok().flatten().unwrap_or(Left::Closed)
+    }
+
+    /// Whether it ever answered anything.
+    pub(super) fn was_useful(&self) -> bool {
+        self.useful.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn why_left(&self) -> Arc<str> {
+        self.state().why_left.clone().unwrap_or_else(|| "the connection ended".into())
+    }
+
+    /// Gives the request its id and queues it; none when the connection has just left.
+    pub(super) fn submit<'m, R: Request<'m>>(
+        &self,
+        request: &R,
+        slots: OwnedSemaphorePermit,
+    ) -> Result<Option<Submission>, Error<'static>> {
+        let (sender, answer) = oneshot::channel();
+        let mut state = self.state();
+        // Checked under the lock that leaving takes: a request is seen by it or sees it.
+        if !self.is_open() {
+            return Ok(None);
+        }
+        let id = state.last_id + 1;
+        let start = state.out.len();
+        let len = encode_frame(R::KIND, id, request, &mut state.out);
+        if len > self.hello.frame_max as usize {
+            state.out.truncate(start);
+            let what = format!("a frame's body has at most {} bytes here, not {len}", self.hello.frame_max);
+            return Err(Error::of(Code::FrameTooLong, what));
+        }
+        state.last_id = id;
+        let expected = match R::KIND {
+            Kind::Sign => Kind::Signed,
+            Kind::SignBatch => Kind::SignedBatch,
+            _ => Kind::Keys,
+        };
+        let pending = Pending {
+            expected,
+            items: request.cost(),
+            signed_when_lost: R::signed_when_lost(),
+            answer: sender,
+            _slots: slots,
+        };
+        state.pending.insert(id, pending);
+        drop(state);
+        self.output.notify_one();
+        Ok(Some(Submission { id, answer }))
+    }
+
+    /// Queues a Ping; none when the connection is gone.
+    pub(super) fn ping(&self) -> Option<oneshot::Receiver<()>> {
+        let (sender, pong) = oneshot::channel();
+        let mut state = self.state();
+        if *self.left.borrow() == Some(Left::Closed) {
+            return None;
+        }
+        state.pings.retain(|_, sender| !sender.is_closed());
+        state.last_ping += 1;
+        let number = state.last_ping;
+        state.pings.insert(number, sender);
+        let data = number.to_be_bytes();
+        encode_frame(Kind::Ping, 0, &Ping { data: data.as_slice().into() }, &mut state.out);
+        drop(state);
+        self.output.notify_one();
+        Some(pong)
+    }
+
+    /// Nobody waits for the answer any more.
+    fn abandon(&self, id: u64) {
+        let mut state = self.state();
+        if state.pending.contains_key(&id) {
+            encode_frame(Kind::Cancel, id, &Cancel, &mut state.out);
+            drop(state);
+            self.output.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while holding the lock")
+    }
+
+    fn trace(&self, event: impl FnOnce(u64) -> TraceEvent) {
+        if let Some(trace) = &self.trace {
+            trace(event(self.number));
+        }
+    }
+
+    /// A frame of the server. An error ends the connection.
+    fn receive(&self, header: Header, body: &[u8]) -> Result<(), Arc<str>> {
+        let limits = Limits::from(&*self.hello);
+        let bad = |what: &str, error: DecodeError| Arc::from(format!("the server's {what}: {error}"));
+        match header.known_kind() {
+            Some(kind @ (Kind::Signed | Kind::SignedBatch | Kind::Keys)) => self.answered(kind, header.id, body),
+            Some(Kind::Error) if header.id == 0 => {
+                self.leave(Left::Draining, said(&Error::decode(body, &limits)));
+                Ok(())
+            }
+            Some(Kind::Error) => self.answered(Kind::Error, header.id, body),
+            Some(Kind::Ping) => {
+                let ping = Ping::decode(body, &limits).map_err(|error| bad("Ping", error))?;
+                let mut state = self.state();
+                state.pongs += 1;
+                if state.pongs > PONGS_MAX {
+                    return Err("the server sends Pings and does not read".into());
+                }
+                encode_frame(Kind::Pong, header.id, &ping, &mut state.out);
+                drop(state);
+                self.output.notify_one();
+                Ok(())
+            }
+            Some(Kind::Pong) => {
+                let pong = Ping::decode(body, &limits).map_err(|error| bad("Pong", error))?;
+                let number = <[u8; 8]>::try_from(&*pong.data).map(u64::from_be_bytes);
+                let sender = number.ok().and_then(|number| self.state().pings.remove(&number));
+                // Whoever asked may have given up.
+                sender.map(|sender| sender.send(()));
+                Ok(())
+            }
+            Some(Kind::GoAway) => {
+                let going = GoAway::decode(body, &limits).map_err(|error| bad("GoAway", error))?;
+                self.going_away(&going);
+                Ok(())
+            }
+            _ => Err(format!("the server sent a frame of type {:#04x}", header.kind).into()),
+        }
+    }
+
+    fn answered(&self, kind: Kind, id: u64, body: &[u8]) -> Result<(), Arc<str>> {
+        let pending = {
+            let mut state = self.state();
+            if id > state.written_id {
+                return Err(format!("the server answered request {id}, which was not sent").into());
+            }
+            let pending = state.pending.remove(&id);
+            if state.pending.is_empty() {
+                self.emptied.notify_one();
+            }
+            pending.ok_or_else(|| Arc::from(format!("the server answered request {id} twice")))?
+        };
+        let limits = Limits::from(&*self.hello);
+        match decode_answer(kind, &pending, body, &limits) {
+            Ok(answer) => {
+                self.useful.store(true, Ordering::Relaxed);
+                self.trace(|connection| match &answer {
+                    Err(ClientError::Refused(error)) => TraceEvent::Refused { connection, id, code: error.code },
+                    _ => TraceEvent::Answered { connection, id },
+                });
+                let _ = pending.answer.send(answer); // the caller may have given up
+                Ok(())
+            }
+            Err(cause) => {
+                let cause: Arc<str> = format!("the server's answer: {cause}").into();
+                let signed = pending.signed_when_lost;
+                let _ = pending.answer.send(Err(ClientError::Lost { id, signed, cause: cause.clone() }));
+                Err(cause)
+            }
+        }
+    }
+
+    fn going_away(&self, going: &GoAway<'_>) {
+        let last_id = going.last_id;
+        self.trace(|connection| TraceEvent::GoAway { connection, last_id });
+        let cause: Arc<str> = format!("the server leaves: {}", going.message).into();
+        self.leave(Left::Draining, cause.clone());
+        let mut state = self.state();
+        state.forget_above(last_id);
+        let untouched: Vec<u64> = state.pending.keys().copied().filter(|id| *id > last_id).collect();
+        for id in untouched {
+            if let Some(pending) = state.pending.remove(&id) {
+                let _ = pending.answer.send(Err(ClientError::NotSent { cause: cause.clone() }));
+            }
+        }
+        if state.pending.is_empty() {
+            self.emptied.notify_one();
+        }
+    }
+
+    /// Takes no more requests.
+    fn leave(&self, how: Left, cause: Arc<str>) {
+        let mut state = self.state();
+        self.slots.close();
+        state.why_left.get_or_insert(cause);
+        drop(state);
+        self.left.send_replace(Some(how));
+    }
+
+    /// The end: nothing more will be heard of what is in flight.
+    fn close(&self, cause: Arc<str>) {
+        self.leave(Left::Closed, cause.clone());
+        let (pending, written_id) = {
+            let mut state = self.state();
+            state.pings.clear();
+            (mem::take(&mut state.pending), state.written_id)
+        };
+        let mut lost = Vec::new();
+        for (id, pending) in pending {
+            let cause = cause.clone();
+            let error = if id > written_id {
+                ClientError::NotSent { cause }
+            } else {
+                lost.push(id);
+                ClientError::Lost { id, signed: pending.signed_when_lost, cause }
+            };
+            let _ = pending.answer.send(Err(error)); // the caller may have given up
+        }
+        lost.sort_unstable();
+        self.trace(|connection| TraceEvent::ClosedWith { connection, pending: lost });
+    }
+
+    /// Takes what is to be written, and with that the promise that it was never sent.
+    fn take_output(&self, into: &mut Vec<u8>) {
+        let sent = {
+            let mut state = self.state();
+            mem::swap(&mut state.out, into);
+            state.pongs = 0;
+            let last_id = state.last_id;
+            mem::replace(&mut state.written_id, last_id) + 1..=last_id
+        };
+        if self.trace.is_some() {
+            sent.for_each(|id| self.trace(|connection| TraceEvent::Sent { connection, id }));
+        }
+    }
+}
+
+impl State {
+    /// Drops what is queued about requests above `last_id`. No id is given any more.
+    fn forget_above(&mut self, last_id: u64) {
+        self.last_id = self.last_id.min(last_id.max(self.written_id));
+        let out = mem::take(&mut self.out);
+        let mut rest = out.as_slice();
+        while let Some(bytes) = rest.first_chunk::<HEADER_LEN>() {
+            let header = Header::parse(bytes).expect("the queue holds our own frames");
+            let (frame, after) = rest.split_at(HEADER_LEN + header.len as usize);
+            if header.id <= last_id || matches!(header.known_kind(), Some(Kind::Ping | Kind::Pong)) {
+                self.out.extend_from_slice(frame);
+            }
+            rest = after;
+        }
+    }
+}
+
+fn decode_answer(kind: Kind, pending: &Pending, body: &[u8], limits: &Limits) -> Result<Answer, String> {
+    let keep = |signed: Signed<'_>| Signature { bytes: signed.signature.into_owned(), timings: signed.timings };
+    let answer = match kind {
+        Kind::Error => Error::decode(body, limits).map(|error| Err(ClientError::Refused(error.into_owned()))),
+        kind if kind != pending.expected => return Err(format!("{kind:?} in place of {:?}", pending.expected)),
+        Kind::Signed => Signed::decode(body, limits).map(|signed| Ok(Reply::Signed(keep(signed)))),
+        Kind::Keys => Keys::decode(body, limits).map(|keys| Ok(Reply::Keys(keys.into_owned()))),
+        _ => SignedBatch::decode(body, limits).map(|batch| {
+            let items = batch.items.into_iter();
+            Ok(Reply::SignedBatch(items.map(|item| item.map(keep).map_err(Error::into_owned)).collect()))
+        }),
+    };
+    match answer {
+        Ok(Ok(Reply::SignedBatch(items))) if items.len() != pending.items => {
+            Err(format!("{} answers to a batch of {}", items.len(), pending.items))
+        }
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Runs the connection to its end: a reader and a writer, side by side.
+pub(super) async fn run(
+    link: Arc<Link>,
+    opened: Opened,
+    keep_alive: Duration,
+    grace: Duration,
+    mut stop: watch::Receiver<()>,
+) {
+    let Opened { stream, received, .. } = opened;
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let cause = tokio::select! {
+        cause = read(&link, &mut reader, received) => cause,
+        cause = write(&link, &mut writer) => cause,
+        cause = silent(&link, keep_alive) => cause,
+        cause = drained(&link, grace) => cause,
+        _ = stop.changed() => "the client was dropped".into(),
+    };
+    link.close(cause);
+    // The peer may be gone: its close_notify is a courtesy.
+    let _ = timeout(CLOSE_LIMIT, writer.shutdown()).await;
+}
+
+async fn read(link: &Link, stream: &mut ReadHalf<Box<dyn Stream>>, mut received: FrameBuffer) -> Arc<str> {
+    loop {
+        loop {
+            match received.next_frame() {
+                Ok(Some((header, body))) => {
+                    if let Err(cause) = link.receive(header, body) {
+                        return cause;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return error.to_string().into(),
+            }
+        }
+        match stream.read(received.room()).await {
+            Ok(0) => return "the server closed the connection".into(),
+            Ok(len) => received.filled(len),
+            Err(error) => return error.to_string().into(),
+        }
+        link.reads.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn write(link: &Link, stream: &mut WriteHalf<Box<dyn Stream>>) -> Arc<str> {
+    let mut taken = Vec::new();
+    loop {
+        link.output.notified().await;
+        taken.clear();
+        link.take_output(&mut taken);
+        let written = async {
+            stream.write_all(&taken).await?;
+            stream.flush().await
+        };
+        if let Err(error) = written.await {
+            return error.to_string().into();
+        }
+    }
+}
+
+/// Sends Pings, and waits for the interval after which nothing at all has come back.
+async fn silent(link: &Link, keep_alive: Duration) -> Arc<str> {
+    let idle = Duration::from_millis(link.hello.idle_ms.into());
+    let mut ticks = interval(keep_alive.min(idle / 3).max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await; // the first is at once
+    let mut reads_when_asked = None;
+    loop {
+        ticks.tick().await;
+        let reads = link.reads.load(Ordering::Relaxed);
+        if reads_when_asked == Some(reads) {
+            return "nothing came back for a whole keep-alive interval, not even a Pong".into();
+        }
+        // Nobody waits for this Pong: what counts is that something is read.
+        reads_when_asked = link.ping().map(|_| reads);
+    }
+}
+
+/// Waits for the end of a drain: everything answered, or no answer can be due any more.
+async fn drained(link: &Link, grace: Duration) -> Arc<str> {
+    link.left().await;
+    let limit = sleep(Duration::from_millis(link.hello.timeout_max_ms.into()) + grace);
+    tokio::pin!(limit);
+    loop {
+        if link.state().pending.is_empty() {
+            return link.why_left();
+        }
+        tokio::select! {
+            () = link.emptied.notified() => {}
+            () = &mut limit => return link.why_left(),
+        }
+    }
+}
+
+/// Takes the request back when its caller goes away before the answer.
+pub(super) struct Awaiting<'l> {
+    link: &'l Link,
+    id: u64,
+    answered: bool,
+}
+
+impl<'l> Awaiting<'l> {
+    pub(super) fn new(link: &'l Link, id: u64) -> Self {
+        Awaiting { link, id, answered: false }
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.link.abandon(self.id);
+        }
+    }
+}
