@@ -27,7 +27,7 @@ pub struct Request<'a> {
     pub now_unix_s: i64,
 }
 
-/// A request that is allowed, but for what is to be signed: common to all items of a batch.
+/// A request that is allowed, but for what is to be signed: all items of a batch share it.
 #[derive(Clone, Debug)]
 pub struct Permit {
     tenant: Arc<Tenant>,
@@ -103,19 +103,11 @@ pub enum Denied {
 }
 
 impl Policy {
-    /// Decides on one signature.
-    pub fn authorise(
-        &self,
-        tenant: &Arc<Tenant>,
-        request: &Request<'_>,
-        payload: &Payload<'_>,
-    ) -> Result<Authorised, Denied> {
-        self.permit(tenant, request)?.into_sign(payload)
-    }
-
-    /// Decides on all that the items of a batch share. The tenant is of this policy.
+    /// Decides on all that does not depend on what is to be signed. A tenant of another policy than this may do
+    /// nothing: its client is identified anew first.
     pub fn permit(&self, tenant: &Arc<Tenant>, request: &Request<'_>) -> Result<Permit, Denied> {
-        let Some(grant) = tenant.grants.get(request.key) else { return Err(Denied::NotGranted) };
+        let of_this_policy = tenant.generation == self.generation;
+        let grant = tenant.grants.get(request.key).filter(|_| of_this_policy).ok_or(Denied::NotGranted)?;
         let purpose = grant.key.purpose;
         if !purpose.allows(request.operation) {
             return Err(Denied::PurposeViolated { operation: request.operation, purpose });
@@ -147,13 +139,8 @@ impl Policy {
 }
 
 impl Permit {
-    /// One item of a batch.
+    /// Decides on one signature.
     pub fn sign(&self, payload: &Payload<'_>) -> Result<Authorised, Denied> {
-        self.clone().into_sign(payload)
-    }
-
-    /// The only one.
-    pub fn into_sign(self, payload: &Payload<'_>) -> Result<Authorised, Denied> {
         let input = match payload {
             Payload::Digest(digest) => Input::digest(self.algorithm, digest)?,
             Payload::Message(message) if message.len() as u64 > u64::from(self.message_max) => {
@@ -161,7 +148,7 @@ impl Permit {
             }
             Payload::Message(message) => Input::message(message),
         };
-        Ok(Authorised { permit: self, input })
+        Ok(Authorised { permit: self.clone(), input })
     }
 
     /// With which key.

@@ -8,10 +8,12 @@ mod identity;
 mod purpose;
 mod registry;
 pub mod suite;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
-use segl_hsm::{Algorithm, KeyId};
+use segl_hsm::{Algorithm, KeyId, KeyType};
 use segl_wire::Class;
 
 use self::identity::Clients;
@@ -69,6 +71,18 @@ impl KeyEntry {
     pub fn validity(&self, now_unix_s: i64) -> Validity {
         self.certificate.as_ref().map_or(Validity::Valid, |chain| chain.validity(now_unix_s))
     }
+
+    /// Why a token's key of that type is not fit for what the configuration says of it, if it is not: it can not do
+    /// one of the algorithms, or ETSI TS 119 312 has ended it.
+    pub fn misfit(&self, key_type: KeyType, now_unix_s: i64) -> Option<String> {
+        self.algorithms.iter().find_map(|algorithm| {
+            if !algorithm.fits(key_type) {
+                return Some(format!("a key of type {key_type} can not do {algorithm}, which is configured for it"));
+            }
+            let reason = suite::refusal(*algorithm, key_type, self.accept_legacy, now_unix_s)?;
+            Some(format!("{algorithm} with a key of type {key_type}: {reason}"))
+        })
+    }
 }
 
 /// A tenant under one configuration.
@@ -76,6 +90,8 @@ impl KeyEntry {
 pub struct Tenant {
     id: TenantId,
     name: Arc<str>,
+    /// The policy's
+    generation: u64,
     in_flight_max: u32,
     grants: HashMap<Arc<str>, Grant>,
 }
@@ -108,12 +124,12 @@ impl GrantView<'_> {
 impl Policy {
     /// The policy of this configuration. The registry lives as long as the process and is given every configuration.
     pub fn new(config: &Config, registry: &mut Registry) -> Policy {
+        let generation = registry.next_generation();
         let keys: Vec<_> = config.keys.iter().map(|key| Arc::new(KeyEntry::new(key, registry))).collect();
         let by_name: HashMap<&str, &Arc<KeyEntry>> = keys.iter().map(|key| (&*key.name, key)).collect();
         let tenants: Vec<_> =
-            config.tenants.iter().map(|tenant| Arc::new(Tenant::new(tenant, &by_name, registry))).collect();
+            config.tenants.iter().map(|tenant| Arc::new(Tenant::new(tenant, &by_name, generation, registry))).collect();
         let clients = Clients::new(config.tenants.iter().map(|tenant| tenant.clients.as_slice()));
-        let generation = registry.next_generation();
         Policy { generation, message_max: config.limits.message_max, keys, tenants, clients }
     }
 
@@ -158,7 +174,12 @@ impl KeyEntry {
 }
 
 impl Tenant {
-    fn new(tenant: &config::Tenant, keys: &HashMap<&str, &Arc<KeyEntry>>, registry: &mut Registry) -> Tenant {
+    fn new(
+        tenant: &config::Tenant,
+        keys: &HashMap<&str, &Arc<KeyEntry>>,
+        generation: u64,
+        registry: &mut Registry,
+    ) -> Tenant {
         let grants = tenant.grants.iter().filter_map(|grant| {
             // The configuration has seen that the key exists; were it not so, nothing would be granted.
             let key = Arc::clone(keys.get(&*grant.key)?);
@@ -171,6 +192,7 @@ impl Tenant {
         Tenant {
             id: registry.tenant_id(&tenant.name),
             name: tenant.name.clone(),
+            generation,
             in_flight_max: tenant.in_flight_max,
             grants: grants.collect(),
         }

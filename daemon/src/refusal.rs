@@ -1,0 +1,103 @@
+//! What a refusal looks like to the client: the one place where the daemon's reasons become the protocol's errors.
+
+use segl_audit::Refusal;
+use segl_hsm::{Fault, Kind, Retry, Signed, Verdict};
+use segl_pool::{Completion, Failure};
+use segl_wire::{Code, Error, SignedState};
+
+use crate::policy::Denied;
+
+/// A decision of the policy.
+pub(crate) fn denied(denied: &Denied) -> Error<'static> {
+    let code = match denied {
+        Denied::NotGranted => Code::NotGranted,
+        Denied::PurposeViolated { .. } => Code::PurposeViolated,
+        Denied::AlgorithmNotAllowed => Code::AlgorithmNotAllowed,
+        Denied::ClassNotAllowed => Code::ClassNotAllowed,
+        Denied::KeyExpired | Denied::KeyNotYetValid => Code::KeyRefused,
+        Denied::Input(_) | Denied::MessageTooLong { .. } => Code::BadInput,
+    };
+    Error::of(code, denied.to_string())
+}
+
+/// What can not be recorded is not signed.
+pub(crate) fn unrecorded(refusal: &Refusal) -> Error<'static> {
+    let code = match refusal {
+        // The policy has checked the digest: that it does not fit the record is our own mistake.
+        Refusal::Invalid => return Error::of(Code::Internal, refusal.to_string()).signed(SignedState::No),
+        Refusal::Closed => Code::Draining,
+        Refusal::Full | Refusal::Failed | Refusal::Backlog => Code::AuditUnavailable,
+    };
+    Error::of(code, refusal.to_string())
+}
+
+/// The pool's other answer; none for a signature.
+pub(crate) fn unsigned(completion: &Completion) -> Option<Error<'static>> {
+    let failure = completion.result.as_ref().err()?;
+    let verdict = completion.verdict()?;
+    let (code, text) = match failure {
+        Failure::Expired => (Code::Expired, failure.to_string()),
+        Failure::Cancelled => (Code::Cancelled, failure.to_string()),
+        Failure::Overloaded { .. } => (Code::Overloaded, failure.to_string()),
+        Failure::TenantLimit { .. } => (Code::TenantLimit, failure.to_string()),
+        Failure::KeyUnavailable { .. } => (Code::KeyUnavailable, failure.to_string()),
+        Failure::Draining => (Code::Draining, failure.to_string()),
+        Failure::Stuck => (Code::TokenFailed, failure.to_string()),
+        Failure::Token(error) => (token_code(error.kind()), token_text(verdict)),
+    };
+    let error = Error::of(code, text).fault(fault(verdict)).signed(signed(verdict)).retry(retry(verdict));
+    Some(match failure.retry_after_ms() {
+        Some(retry_after_ms) => error.retry_after(retry_after_ms),
+        None => error,
+    })
+}
+
+fn token_code(kind: Kind) -> Code {
+    match kind {
+        Kind::InputRefused => Code::BadInput,
+        Kind::KeyMissing | Kind::KeyUnusable | Kind::AlgorithmUnsupported => Code::KeyRefused,
+        Kind::Overloaded | Kind::SessionCount => Code::Overloaded,
+        Kind::Module | Kind::TokenAbsent | Kind::PinIncorrect | Kind::PinLocked | Kind::PinHeldBack => {
+            Code::KeyUnavailable
+        }
+        Kind::PinUnavailable | Kind::NotLoggedIn => Code::KeyUnavailable,
+        _ => Code::TokenFailed,
+    }
+}
+
+/// What exactly failed stands in the log and is the operator's to know; the client learns what it can act on.
+fn token_text(verdict: Verdict) -> String {
+    let what = match verdict.fault {
+        Fault::Client => "the token refuses what was to be signed",
+        Fault::Operator => "the token can not use this key as it is set up; the operator has to act",
+        Fault::Token | Fault::Segl => "the token failed",
+    };
+    let fate = match verdict.signed {
+        Signed::No => "nothing was signed",
+        Signed::Unknown => "a signature may exist that nobody will see",
+    };
+    format!("{what}; {fate}")
+}
+
+fn fault(verdict: Verdict) -> segl_wire::Fault {
+    match verdict.fault {
+        Fault::Client => segl_wire::Fault::Client,
+        Fault::Operator | Fault::Segl => segl_wire::Fault::Server,
+        Fault::Token => segl_wire::Fault::Token,
+    }
+}
+
+fn signed(verdict: Verdict) -> SignedState {
+    match verdict.signed {
+        Signed::No => SignedState::No,
+        Signed::Unknown => SignedState::Unknown,
+    }
+}
+
+fn retry(verdict: Verdict) -> segl_wire::Retry {
+    match verdict.retry {
+        Retry::Never => segl_wire::Retry::Never,
+        Retry::Here => segl_wire::Retry::Here,
+        Retry::Elsewhere => segl_wire::Retry::Elsewhere,
+    }
+}
