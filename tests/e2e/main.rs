@@ -2,4 +2,5 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test it is the failure")]
 
+mod systemd;
 mod workspace;

@@ -11,6 +11,7 @@ pub mod openssl;
 pub mod pki;
 pub mod process;
 pub mod programs;
+pub mod signing;
 pub mod site;
 pub mod softhsm;
 

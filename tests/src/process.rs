@@ -27,6 +27,7 @@ pub struct Service {
     child: Child,
     pidfd: OwnedFd,
     notifications: UnixDatagram,
+    _socket_dir: tempfile::TempDir,
     /// Notifications read from the socket and not yet asked for
     seen: Vec<String>,
     log: PathBuf,
@@ -34,22 +35,20 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts `command` with its output in `DIR/NAME.log` and its notifications to `DIR/NAME.notify`.
-    ///
-    /// `dir` must be short enough for a socket's path (107 bytes in all).
+    /// Starts `command` with its output appended to `DIR/NAME.log`.
     pub fn start(mut command: Command, dir: &Path, name: &str) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
-        let socket = dir.join(format!("{name}.notify"));
-        if socket.exists() {
-            std::fs::remove_file(&socket)?;
-        }
-        let notifications = UnixDatagram::bind(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+        // Not in `dir`, whose path may be too long for a socket's (107 bytes).
+        let socket_dir = tempfile::tempdir()?;
+        let socket = socket_dir.path().join("notify");
+        let notifications = UnixDatagram::bind(&socket)?;
         let out = File::options().create(true).append(true).open(&log)?;
         command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-        Ok(Service { name: name.to_owned(), child, pidfd, notifications, seen: Vec::new(), log, status: None })
+        let (name, seen, status) = (name.to_owned(), Vec::new(), None);
+        Ok(Service { name, child, pidfd, notifications, _socket_dir: socket_dir, seen, log, status })
     }
 
     /// Waits until it says that it is ready; its end before that is an error that shows its log.
@@ -59,11 +58,21 @@ impl Service {
 
     /// Waits for a notification with this line, among those not asked for before.
     pub fn notified(&mut self, line: &str, limit: Duration) -> Result<()> {
+        self.await_line(line, |seen| seen == line, limit).map(drop)
+    }
+
+    /// Waits for a notification `NAME=value` and returns the value.
+    pub fn told(&mut self, name: &str, limit: Duration) -> Result<String> {
+        let line = self.await_line(name, |seen| seen.split_once('=').is_some_and(|(seen, _)| seen == name), limit)?;
+        Ok(line[name.len() + 1..].to_owned())
+    }
+
+    fn await_line(&mut self, what: &str, wanted: impl Fn(&str) -> bool, limit: Duration) -> Result<String> {
         let deadline = Instant::now() + limit;
         loop {
-            if let Some(found) = self.seen.iter().position(|seen| seen == line) {
-                self.seen.drain(..=found);
-                return Ok(());
+            if let Some(found) = self.seen.iter().position(|seen| wanted(seen)) {
+                let line = self.seen.drain(..=found).next_back();
+                return Ok(line.expect("the range ends with the line that was found"));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(&self.notifications, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
@@ -74,9 +83,9 @@ impl Service {
             } else if ended {
                 let status = self.child.wait()?;
                 self.status = Some(status);
-                return Err(self.complaint(&format!("ended with {status} before {line}")));
+                return Err(self.complaint(&format!("ended with {status} before it said {what}")));
             } else if happened == 0 {
-                return Err(self.complaint(&format!("said no {line} within {} s", limit.as_secs_f32())));
+                return Err(self.complaint(&format!("said no {what} within {} s", limit.as_secs_f32())));
             }
         }
     }

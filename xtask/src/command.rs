@@ -139,20 +139,20 @@ impl Finished {
     }
 }
 
-/// Passes the first Ctrl-C or SIGTERM on to what is running, and leaves.
-pub(crate) fn pass_on_signals() -> Result<()> {
+/// At every Ctrl-C and SIGTERM, ends what is running and then does `what`.
+pub(crate) fn on_signal(mut what: impl FnMut() + Send + 'static) -> Result<()> {
     use signal_hook::{
         consts::{SIGINT, SIGTERM},
         iterator::Signals,
     };
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        for _ in signals.forever() {
             if let Some(group) = *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) {
                 // It may have ended this moment; then there is nothing to kill.
                 let _ = kill_process_group(group, Signal::TERM);
             }
-            std::process::exit(130);
+            what();
         }
     });
     Ok(())

@@ -1,6 +1,7 @@
 //! The project's chores, as `cargo xtask CHORE`: what needs more than one cargo command, or a machine prepared for it.
 
 mod command;
+mod demo;
 mod install;
 mod nspawn;
 mod stages;
@@ -11,7 +12,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 /// A chore's failure is a sentence for the person who typed the command; no code tells them apart.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 #[derive(Parser)]
 #[command(about = "The project's chores", disable_help_subcommand = true)]
@@ -24,11 +25,14 @@ struct Arguments {
 enum Chore {
     /// Installs what the tests need, runs everything in stages and prints the totals
     Test(stages::Arguments),
+    /// Makes an installation under target/demo, signs with every kind of key over HTTP, and lets openssl verify
+    Demo(demo::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Test(arguments) => stages::run(&arguments),
+        Chore::Demo(arguments) => demo::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error}");

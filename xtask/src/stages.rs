@@ -42,11 +42,12 @@ const STAGES: &[Stage] = &[
     Stage { name: "build", budget_s: 420, what: "every crate, binary and test", run: build, vital: true },
     Stage { name: "clippy", budget_s: 240, what: "clippy has nothing to say", run: clippy, vital: false },
     Stage { name: "tests", budget_s: 360, what: "unit, property and end-to-end tests", run: tests, vital: false },
+    Stage { name: "demo", budget_s: 120, what: "the demo on either token", run: demo, vital: false },
     Stage { name: "systemd", budget_s: 120, what: "the units under a real systemd", run: systemd, vital: false },
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    command::pass_on_signals()?;
+    command::on_signal(|| std::process::exit(130))?;
     let logs = workspace().join("target/xtask");
     let chosen: Vec<&Stage> = STAGES
         .iter()
@@ -127,6 +128,22 @@ fn tests(place: &Place) -> Result<Tally> {
     place.tests(&["--workspace"], &[], &[])
 }
 
+fn demo(place: &Place) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for token in ["embedded", "softhsm"] {
+        let xtask = std::env::current_exe()?;
+        let finished = place.job(xtask).args(["demo", "--once", "--token", token]).must(place.limit);
+        match finished {
+            Ok(_) => tally.passed += 1,
+            Err(error) => {
+                println!("  {error}");
+                tally.failed += 1;
+            }
+        }
+    }
+    Ok(tally)
+}
+
 /// Runs the end-to-end tests that need a container. To the stage `tests` they are ignored ones.
 fn systemd(place: &Place) -> Result<Tally> {
     if let Some(why) = nspawn::obstacle() {
@@ -141,8 +158,12 @@ fn systemd(place: &Place) -> Result<Tally> {
 }
 
 impl Place {
+    fn job(&self, program: impl AsRef<std::ffi::OsStr>) -> Job {
+        Job::new(program, &workspace(), self.log.clone())
+    }
+
     fn cargo(&self) -> Job {
-        Job::new("cargo", &workspace(), self.log.clone())
+        self.job("cargo")
     }
 
     /// Runs tests with nextest, or with `cargo test` where nextest is not installed; with `only`, the ignored tests

@@ -1,0 +1,318 @@
+//! `cargo xtask demo`: a whole installation under `target/demo`, and a story of what it does, each part verified.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    sync::mpsc::{Receiver, TryRecvError, channel},
+    time::{Duration, Instant},
+};
+
+use clap::{Args, ValueEnum};
+use segl_tests::{
+    http::Http,
+    openssl,
+    process::Service,
+    programs,
+    signing::{self, Signed},
+    site::{ED25519, P256, P384, RSA, Site, Token},
+};
+
+use crate::{
+    Result,
+    command::{self, Job},
+    install, workspace,
+};
+
+/// Where the demo serves, when nobody else does: segld, its admin address, the broker, its admin address.
+const PORTS: [u16; 4] = [7443, 9464, 8443, 9444];
+/// From an empty target folder on a slow machine.
+const BUILD: Duration = Duration::from_secs(1800);
+/// For things that take a second.
+const SOON: Duration = Duration::from_secs(30);
+const BATCH: usize = 100;
+/// One after the other, for the latencies: enough for a median, no benchmark.
+const SINGLES: usize = 50;
+
+const WORK: [(&str, &str); 5] = [
+    (RSA, "rsa-pkcs1-sha256"),
+    (RSA, "rsa-pss-sha256"),
+    (P256, "ecdsa-p256-sha256"),
+    (P384, "ecdsa-p384-sha384"),
+    (ED25519, "ed25519"),
+];
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Stop after the story; exit 0 only if every signature was verified
+    #[arg(long)]
+    once: bool,
+    /// Which token signs
+    #[arg(long, value_enum, default_value = "embedded")]
+    token: TokenName,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TokenName {
+    /// Keys in the daemon's own process
+    Embedded,
+    /// SoftHSM2, installed when missing
+    Softhsm,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let (signals, interrupted) = channel();
+    command::on_signal(move || {
+        // The receiver is gone only when the demo is over.
+        let _ = signals.send(());
+    })?;
+    let target = workspace().join("target/demo");
+    std::fs::create_dir_all(&target)?;
+    let lock = File::create(target.join("lock"))?;
+    lock.try_lock().map_err(|error| format!("another demo runs in {}: {error}", target.display()))?;
+
+    let log = target.join("preparation.log");
+    let (token, dir) = match arguments.token {
+        TokenName::Embedded => (Token::Embedded, target.join("embedded")),
+        TokenName::Softhsm => (Token::SoftHsm, target.join("softhsm")),
+    };
+    let mut needed = vec!["openssl"];
+    if token == Token::SoftHsm {
+        needed.extend(["softhsm2", "opensc"]);
+    }
+    install::packages(&needed, &log)?;
+    println!("Building segld, segl and segl-broker (development profile)");
+    let build = ["build", "--locked", "--package", "segl-daemon", "--package", "segl-broker", "--bins"];
+    Job::new("cargo", &workspace(), log).args(build).must(BUILD)?;
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    let demo = Demo::start(&dir, token, interrupted)?;
+    let story = demo.tell().and_then(|()| if arguments.once { Ok(()) } else { demo.stay() });
+    let stopped = demo.stop();
+    story?;
+    stopped?;
+    println!("\nEverything is left in {} until the next demo.", dir.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Demo {
+    site: Site,
+    // Before segld: fields are dropped in this order, and the broker is to go first.
+    broker: Service,
+    segld: Service,
+    caller: Http,
+    interrupted: Receiver<()>,
+}
+
+impl Demo {
+    fn start(dir: &Path, token: Token, interrupted: Receiver<()>) -> Result<Self> {
+        println!("Making a PKI, {} and both configurations in {}", keys_of(token), dir.display());
+        let site = Site::create(dir, token, &PORTS)?;
+        let own_group = |mut command: Command| {
+            // Ctrl-C is for the demo, which stops its daemons in order.
+            command.process_group(0);
+            command
+        };
+        let started = Instant::now();
+        let mut segld = Service::start(own_group(site.segld_command()), dir, "segld")?;
+        segld.ready(SOON)?;
+        println!("segld       mutual TLS on {}, ready after {}", site.segld, ms(started.elapsed()));
+        let started = Instant::now();
+        let mut broker = Service::start(own_group(site.broker_command()), dir, "segl-broker")?;
+        broker.ready(SOON)?;
+        println!("segl-broker HTTPS on {}, ready after {}", site.broker, ms(started.elapsed()));
+        let demo = Demo { caller: site.caller(&site.tenants[0])?, site, broker, segld, interrupted };
+        demo.await_readyz(&demo.site.segld_admin()?, "segld")?;
+        demo.await_readyz(&demo.site.broker_admin()?, "segl-broker")?;
+        println!("/readyz of both says that keys sign");
+        Ok(demo)
+    }
+
+    /// READY=1 means that the daemon serves; `/readyz` that keys sign, which a token may need a moment for.
+    fn await_readyz(&self, admin: &Http, name: &str) -> Result<()> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            self.go_on()?;
+            let answer = admin.get("/readyz")?;
+            if answer.status == 200 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{name} is not ready after {} s: {}", SOON.as_secs(), answer.text).into());
+            }
+            // Nothing tells when a key becomes able to sign but asking again.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn tell(&self) -> Result<()> {
+        let path = workspace().join("README.md");
+        let document = std::fs::read(&path)?;
+        println!("\nA caller of {} has {} signed (only digests travel):", self.site.tenants[0].name, path.display());
+        for (key, algorithm) in WORK {
+            self.go_on()?;
+            let spki = signing::public_key(&self.caller, key)?;
+            let signed = signing::sign(&self.caller, key, algorithm, &document, &format!("demo-{algorithm}"))?;
+            openssl::verify(algorithm, &spki, &document, &signed.signature)?;
+            println!(
+                "  {key:<13} {algorithm:<18} {:>4} bytes  openssl: verified  {:>9} in all, {:>6} us in the queue, {:>6} us in the token",
+                signed.signature.len(),
+                ms(signed.took),
+                signed.queue_us,
+                signed.token_us
+            );
+        }
+        self.one_after_the_other(&document)?;
+        self.batch(&document)?;
+        self.refusal(&document)?;
+        self.journal()?;
+        self.addresses()
+    }
+
+    fn one_after_the_other(&self, document: &[u8]) -> Result<()> {
+        let mut signed = Vec::new();
+        for at in 0..SINGLES {
+            self.go_on()?;
+            signed.push(signing::sign(
+                &self.caller,
+                P256,
+                "ecdsa-p256-sha256",
+                document,
+                &format!("demo-single-{at}"),
+            )?);
+        }
+        let spki = signing::public_key(&self.caller, P256)?;
+        verify_all(&spki, std::iter::repeat(document), &signed)?;
+        let mut took: Vec<Duration> = signed.iter().map(|signed| signed.took).collect();
+        took.sort();
+        println!(
+            "\n{SINGLES} more with {P256}, one after the other, all verified: fastest {}, median {}, slowest {}",
+            ms(took[0]),
+            ms(took[SINGLES / 2]),
+            ms(took[SINGLES - 1])
+        );
+        Ok(())
+    }
+
+    fn batch(&self, document: &[u8]) -> Result<()> {
+        self.go_on()?;
+        let documents: Vec<Vec<u8>> =
+            (0..BATCH).map(|at| [document, format!("\ncopy {at}\n").as_bytes()].concat()).collect();
+        let signed = signing::sign_batch(&self.caller, P256, "ecdsa-p256-sha256", &documents, "demo-batch")?;
+        let spki = signing::public_key(&self.caller, P256)?;
+        verify_all(&spki, documents.iter().map(Vec::as_slice), &signed)?;
+        let token_us: u64 = signed.iter().map(|signed| signed.token_us).sum();
+        println!(
+            "A batch of {BATCH} different copies with {P256} in one request, all verified: {} in all, {token_us} us of it in \
+             the token",
+            ms(signed[0].took)
+        );
+        Ok(())
+    }
+
+    fn refusal(&self, document: &[u8]) -> Result<()> {
+        let tenant = &self.site.tenants[1];
+        let body = signing::request(RSA, "rsa-pss-sha256", document, "demo-refused")?;
+        let answer = self.site.caller(tenant)?.post("/v1/sign", &body, &[])?;
+        if answer.status / 100 != 4 || answer.json.get("signature").is_some() {
+            return Err(format!("{} was not refused {RSA}: {} {}", tenant.name, answer.status, answer.text).into());
+        }
+        let detail = answer.json["detail"].as_str().or(answer.json["title"].as_str()).unwrap_or_default();
+        println!("A caller of {} asks for {RSA}, which is not its own: {} {detail}", tenant.name, answer.status);
+        Ok(())
+    }
+
+    fn journal(&self) -> Result<()> {
+        let journal = self.site.journal();
+        println!("\nThe journal's entries of the five, from `segl audit show {}`:", journal.display());
+        let shown = segl(&["audit", "show"], &journal)?;
+        for line in
+            shown.lines().filter(|line| WORK.iter().any(|(_, algorithm)| line.contains(&format!("demo-{algorithm}"))))
+        {
+            println!("  {line}");
+        }
+        let missing = (0..BATCH).find(|at| !shown.contains(&format!("demo-batch-{at}")));
+        if let Some(at) = missing {
+            return Err(format!("demo-batch-{at} was signed and is not in the journal").into());
+        }
+        println!("  `segl audit verify`: {}", segl(&["audit", "verify"], &journal)?.trim());
+        Ok(())
+    }
+
+    fn addresses(&self) -> Result<()> {
+        let (broker, pki) = (self.site.broker.port(), self.site.dir.join("pki"));
+        let body = signing::request(P256, "ecdsa-p256-sha256", b"hello", "by-hand")?;
+        let request = self.site.dir.join("request.json");
+        writeln!(File::create(&request)?, "{body:#}")?;
+        println!("\n  broker       https://localhost:{broker}/v1/keys (bearer token), API page and OpenAPI beside it");
+        println!("  its admin    http://{}/readyz, /healthz, /metrics", self.site.broker_admin);
+        println!("  segld admin  http://{}/readyz, /healthz, /metrics", self.site.segld_admin);
+        println!(
+            "\nTry:\n  curl --cacert {0}/servers-ca.pem -H \"Authorization: Bearer $(cat {0}/{1}.bearer)\" \\\n    \
+                  -H 'Content-Type: application/json' -d @{2} https://localhost:{broker}/v1/sign",
+            pki.display(),
+            self.site.tenants[0].name,
+            request.display()
+        );
+        Ok(())
+    }
+
+    /// Waits for Ctrl-C.
+    fn stay(&self) -> Result<()> {
+        println!("\nCtrl-C stops it.");
+        Ok(self.interrupted.recv()?)
+    }
+
+    /// Stops the broker, then segld, each with SIGTERM and time to finish.
+    fn stop(mut self) -> Result<()> {
+        for (name, service) in [("segl-broker", &mut self.broker), ("segld", &mut self.segld)] {
+            let status = service.terminate(SOON)?;
+            println!("{name} ended: {status}");
+            if !status.success() {
+                return Err(format!("{name} did not end well; its log is in {}", self.site.dir.display()).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// An error once Ctrl-C was pressed: what was started is then stopped on the way out.
+    fn go_on(&self) -> Result<()> {
+        match self.interrupted.try_recv() {
+            Ok(()) => Err("interrupted".into()),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => Ok(()),
+        }
+    }
+}
+
+fn verify_all<'d>(spki: &[u8], documents: impl Iterator<Item = &'d [u8]>, signed: &[Signed]) -> Result<()> {
+    for (document, signed) in documents.zip(signed) {
+        openssl::verify("ecdsa-p256-sha256", spki, document, &signed.signature)
+            .map_err(|error| format!("{}: {error}", signed.reference))?;
+    }
+    Ok(())
+}
+
+/// Runs the operator's command and returns what it prints.
+fn segl(words: &[&str], journal: &PathBuf) -> Result<String> {
+    let output = Command::new(programs::segl()).args(words).arg(journal).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(format!("segl {}: {}\n{text}{error}", words.join(" "), output.status).into());
+    }
+    Ok(text)
+}
+
+fn keys_of(token: Token) -> &'static str {
+    match token {
+        Token::Embedded => "keys for the embedded token",
+        Token::SoftHsm => "a SoftHSM2 token with keys",
+    }
+}
+
+fn ms(duration: Duration) -> String {
+    format!("{:.2} ms", duration.as_secs_f64() * 1e3)
+}
