@@ -1,5 +1,438 @@
-//! The pool's decisions, as a state machine.
+//! The pool's decisions, as a state machine without thread, clock, lock or I/O.
+//!
+//! [`Core::step`] is told what happened and when, and answers with what is to be done. The same events at the same
+//! times give the same actions, jitter included.
 
+mod admission;
+mod costs;
+mod deadlines;
+mod dice;
 mod event;
+mod fleet;
+mod hash;
+mod jobs;
+mod queues;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use segl_hsm::{Error, Retry, Signature, Signed};
 
 pub use event::{Action, Alarm, Call, CallId, CallResult, Event, Generation, SessionId};
+
+use self::{
+    costs::Costs,
+    deadlines::Deadlines,
+    fleet::Fleet,
+    jobs::{Entry, Jobs, Place},
+    queues::Queues,
+};
+use crate::{Completion, Counters, Failure, Rules, Snapshot, TokenSet};
+
+/// A token as Core knows it: a name to tell it by and a number of sessions.
+#[derive(Clone, Debug)]
+pub struct TokenSpec {
+    /// The operator's name for it
+    pub name: Arc<str>,
+    /// Sessions to hold open
+    pub sessions: u16,
+}
+
+/// The state machine. `P` is what a job carries for the token; Core clones it for each attempt and never looks at it.
+#[derive(Debug)]
+pub struct Core<P> {
+    rules: Rules,
+    jobs: Jobs<P>,
+    queues: Queues,
+    costs: Costs,
+    deadlines: Deadlines,
+    fleet: Fleet,
+    /// The group of each route
+    routes: Vec<TokenSet>,
+    counters: Counters,
+    draining: bool,
+    next_call: u64,
+    /// The token that is served first next time
+    first_token: usize,
+}
+
+impl<P: Clone> Core<P> {
+    /// A pool of these tokens, all of them out until they join. Sessions are numbered through, in their order.
+    ///
+    /// # Panics
+    /// With more tokens than a [`TokenSet`] holds, or more than 65,535 sessions.
+    pub fn new(rules: Rules, tokens: &[TokenSpec]) -> Self {
+        let specs: Vec<_> = tokens.iter().map(|token| (token.name.clone(), token.sessions)).collect();
+        Core {
+            jobs: Jobs::new(),
+            queues: Queues::new(tokens.len(), rules.signature_one_in, rules.bulk_one_in),
+            costs: Costs::new(tokens.len(), rules.service_guess_ns),
+            deadlines: Deadlines::default(),
+            fleet: Fleet::new(&specs, &rules),
+            routes: Vec::new(),
+            counters: Counters::default(),
+            draining: false,
+            next_call: 0,
+            first_token: 0,
+            rules,
+        }
+    }
+
+    /// Takes one event in. Times never run backwards.
+    pub fn step(&mut self, now_ns: u64, event: Event<P>, out: &mut Vec<Action<P>>) {
+        self.step_all(now_ns, [event], out);
+    }
+
+    /// Takes several events in before it hands out work: a burst of jobs is shared among the sessions as one, and a
+    /// batch that comes back is understood as a whole.
+    pub fn step_all(&mut self, now_ns: u64, events: impl IntoIterator<Item = Event<P>>, out: &mut Vec<Action<P>>) {
+        for event in events {
+            self.apply(now_ns, event, out);
+        }
+        self.expire(now_ns, out);
+        self.answer_hopeless(now_ns, out);
+        self.dispatch(now_ns, out);
+        debug_assert_eq!(self.counters.submitted, self.counters.completed() + self.jobs.len() as u64);
+    }
+
+    /// When [`Event::Timer`] is due if nothing else happens. It may be early, never late.
+    pub fn next_timeout_ns(&self) -> Option<u64> {
+        [self.deadlines.next_ns(), self.fleet.next_due_ns()].into_iter().flatten().min()
+    }
+
+    /// Whether a session is spoilt by this error: the rest of its batch is then skipped.
+    pub fn ends_batch(error: &Error) -> bool {
+        error.verdict().rung != segl_hsm::Rung::None
+    }
+
+    /// How many tokens there are.
+    pub fn tokens(&self) -> u16 {
+        self.fleet.tokens.len() as u16
+    }
+
+    /// Sessions that are open, being opened or being closed.
+    pub fn sessions_out(&self) -> usize {
+        self.fleet.sessions_out()
+    }
+
+    /// Whether some session could sign with the keys of this route now.
+    pub fn route_usable(&self, route: crate::RouteId) -> bool {
+        self.routes.get(route.0 as usize).is_some_and(|tokens| self.sessions_of(*tokens) > 0)
+    }
+
+    /// The state of everything.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            tokens: self.fleet.snapshot(),
+            queues: self.queue_snapshots(),
+            counters: self.counters,
+            running: self.jobs.len() as u32 - self.queues.len(),
+            draining: self.draining,
+            route_usable: self.routes.iter().map(|tokens| self.sessions_of(*tokens) > 0).collect(),
+        }
+    }
+
+    fn apply(&mut self, now_ns: u64, event: Event<P>, out: &mut Vec<Action<P>>) {
+        match event {
+            Event::Submit(job) => self.submit(now_ns, job, out),
+            Event::Cancel { inbox, tag } => self.cancel(now_ns, inbox, tag, out),
+            Event::Returned { session, generation, call, result, started_ns, token_ns } => {
+                match self.fleet.take_call(session, generation, call) {
+                    Some((slot, token)) => {
+                        self.returned(now_ns, session, slot, token, result, started_ns, token_ns, out);
+                    }
+                    None => {
+                        self.counters.stale += 1;
+                        self.fleet.late_return(session, generation, out);
+                    }
+                }
+            }
+            Event::Opened { session, generation, result } => {
+                let known = self.fleet.opened(now_ns, session, generation, result, out);
+                self.counters.stale += u64::from(!known);
+            }
+            Event::LoggedIn { session, generation, result } => {
+                let known = self.fleet.logged_in(now_ns, session, generation, result, out);
+                self.counters.stale += u64::from(!known);
+            }
+            Event::Closed { session, generation } => {
+                let known = self.fleet.closed(now_ns, session, generation, out);
+                self.counters.stale += u64::from(!known);
+            }
+            Event::Timer => self.fleet.keep_appointments(now_ns, out),
+            Event::Join { token } => self.fleet.join(now_ns, token, out),
+            Event::Leave { token } => self.fleet.leave(now_ns, token, out),
+            Event::Refresh { token } => self.fleet.refresh(now_ns, token, out),
+            Event::Routes(routes) => {
+                self.routes.resize(self.routes.len().max(routes.len()), TokenSet::EMPTY);
+                self.routes[..routes.len()].copy_from_slice(&routes);
+            }
+            Event::Drain => self.draining = true,
+            Event::Abandon => self.abandon(now_ns, out),
+        }
+    }
+
+    fn cancel(&mut self, now_ns: u64, inbox: u16, tag: u64, out: &mut Vec<Action<P>>) {
+        let Some(slot) = self.jobs.find(inbox, tag) else { return };
+        match self.jobs[slot].place {
+            Place::Waiting { .. } => self.fail_waiting(now_ns, slot, Failure::Cancelled, out),
+            Place::Running { .. } => self.jobs[slot].cancelled = true,
+        }
+    }
+
+    /// A call came back.
+    #[allow(clippy::too_many_arguments)] // the fields of one event
+    fn returned(
+        &mut self,
+        now_ns: u64,
+        session: SessionId,
+        slot: u32,
+        token: u16,
+        result: CallResult,
+        started_ns: u64,
+        token_ns: u64,
+        out: &mut Vec<Action<P>>,
+    ) {
+        let entry = &mut self.jobs[slot];
+        if matches!(result, CallResult::Signed(_) | CallResult::Failed(_)) {
+            entry.attempts += 1;
+            entry.started_ns = started_ns;
+            entry.token_ns = token_ns;
+            entry.token = Some(token);
+            self.fleet.tokens[usize::from(token)].calls += 1;
+        }
+        match result {
+            CallResult::Signed(signature) => {
+                self.costs.learn(entry.cost_row, token, token_ns);
+                self.fleet.tokens[usize::from(token)].service.learn(token_ns);
+                self.fleet.signed(session);
+                self.complete(now_ns, slot, Ok(signature), out);
+            }
+            CallResult::Failed(error) => {
+                self.fleet.tokens[usize::from(token)].errors += 1;
+                self.fleet.failed(now_ns, session, &error, started_ns, out);
+                self.retry_or_fail(now_ns, slot, token, error, out);
+            }
+            CallResult::Expired => {
+                self.refund(slot, token);
+                self.complete(now_ns, slot, Err(Failure::Expired), out);
+            }
+            CallResult::Skipped => {
+                self.refund(slot, token);
+                self.wait_again(now_ns, slot, out);
+            }
+        }
+        self.fleet.end_batch(now_ns, session, out);
+    }
+
+    /// Tries a failed job again where that is allowed and can help, else answers with the error.
+    fn retry_or_fail(&mut self, now_ns: u64, slot: u32, token: u16, error: Error, out: &mut Vec<Action<P>>) {
+        let verdict = error.verdict();
+        let entry = &mut self.jobs[slot];
+        let unknown = verdict.signed == Signed::Unknown;
+        entry.attempts_unknown += u8::from(unknown);
+        self.counters.unknown += u64::from(unknown);
+
+        let (lane, group) = entry.place.origin();
+        let allowed = (!unknown || entry.job.repeatable)
+            && !entry.cancelled
+            && entry.attempts <= self.rules.retries_max
+            && entry.job.deadline_ns > now_ns;
+        let tokens = self.queues.groups()[usize::from(group)].tokens;
+        let others = tokens.without(TokenSet::only(token));
+        let tokens = match verdict.retry {
+            Retry::Never => TokenSet::EMPTY,
+            Retry::Elsewhere if self.hopeful(others) => others,
+            // With no other token, another session of this one is better than an error.
+            Retry::Here | Retry::Elsewhere => tokens,
+        };
+        if !allowed || !self.hopeful(tokens) {
+            return self.complete(now_ns, slot, Err(Failure::Token(error)), out);
+        }
+        self.counters.retries += 1;
+        let group = self.queues.group(tokens);
+        self.jobs[slot].place = Place::Waiting { lane, group };
+        self.queues.push(&mut self.jobs, slot);
+    }
+
+    /// Puts a job that was not begun back where it stood.
+    fn wait_again(&mut self, now_ns: u64, slot: u32, out: &mut Vec<Action<P>>) {
+        let entry = &self.jobs[slot];
+        if entry.cancelled {
+            self.complete(now_ns, slot, Err(Failure::Cancelled), out);
+        } else if entry.job.deadline_ns <= now_ns {
+            // Its place among the deadlines may be gone.
+            self.complete(now_ns, slot, Err(Failure::Expired), out);
+        } else {
+            self.queues.push(&mut self.jobs, slot);
+        }
+    }
+
+    fn refund(&mut self, slot: u32, token: u16) {
+        let entry = &self.jobs[slot];
+        let (lane, _) = entry.place.origin();
+        self.queues.refund(lane, token, entry.cost_ns);
+    }
+
+    /// Answers waiting jobs whose deadline has come. Those in a token are answered by the token.
+    fn expire(&mut self, now_ns: u64, out: &mut Vec<Action<P>>) {
+        while let Some(slot) = self.deadlines.pop_due(now_ns, &self.jobs) {
+            if matches!(self.jobs[slot].place, Place::Waiting { .. }) {
+                self.fail_waiting(now_ns, slot, Failure::Expired, out);
+            }
+        }
+    }
+
+    /// Answers jobs that wait only for tokens which are away: their owners can do better than to wait.
+    fn answer_hopeless(&mut self, now_ns: u64, out: &mut Vec<Action<P>>) {
+        if self.queues.len() == 0 {
+            return;
+        }
+        for group in 0..self.queues.groups().len() as u16 {
+            let tokens = self.queues.groups()[usize::from(group)].tokens;
+            if self.hopeful(tokens) {
+                continue;
+            }
+            let failure = self.unavailable(now_ns, tokens);
+            for lane in 0..self.queues.lanes() {
+                while let Some(slot) = self.queues.first_of(lane, group) {
+                    self.fail_waiting(now_ns, slot, failure.clone(), out);
+                }
+            }
+        }
+    }
+
+    fn abandon(&mut self, now_ns: u64, out: &mut Vec<Action<P>>) {
+        for (slot, token) in self.fleet.abandon() {
+            let entry = &mut self.jobs[slot];
+            entry.attempts += 1;
+            entry.attempts_unknown += 1;
+            entry.started_ns = now_ns;
+            entry.token = Some(token);
+            self.counters.unknown += 1;
+            self.complete(now_ns, slot, Err(Failure::Stuck), out);
+        }
+    }
+
+    /// Hands work to idle sessions: to each its share of what waits, so that none stands idle while another holds
+    /// more than one job; and not more than a bounded time's worth, so that nobody urgent waits behind it.
+    fn dispatch(&mut self, now_ns: u64, out: &mut Vec<Action<P>>) {
+        if self.queues.len() == 0 {
+            return;
+        }
+        let tokens = self.fleet.tokens.len();
+        for offset in 0..tokens {
+            let token = ((self.first_token + offset) % tokens) as u16;
+            while self.fleet.has_idle(token) {
+                let share = self.share(token).min(u32::from(self.rules.batch_max.max(1)));
+                if share == 0 || !self.hand_batch(now_ns, token, share, out) {
+                    break;
+                }
+            }
+        }
+        self.first_token = (self.first_token + 1) % tokens;
+    }
+
+    /// A session's share of what waits for its token: over the sets of tokens it is in, what waits there for each
+    /// session that signs.
+    fn share(&self, token: u16) -> u32 {
+        const ONE: u64 = 1 << 32;
+        let mut share = 0;
+        for group in self.queues.groups() {
+            let depth: u32 = group.depth.iter().sum();
+            if depth > 0 && group.tokens.contains(token) {
+                share += u64::from(depth) * ONE / u64::from(self.sessions_of(group.tokens).max(1));
+            }
+        }
+        share.div_ceil(ONE) as u32
+    }
+
+    fn hand_batch(&mut self, now_ns: u64, token: u16, share: u32, out: &mut Vec<Action<P>>) -> bool {
+        let Some(mut next) = self.queues.peek(&self.jobs, token) else { return false };
+        let (session, generation) = self.fleet.begin_batch(token);
+        self.counters.batches += 1;
+        let mut batch_ns = 0u64;
+        for _ in 0..share {
+            let slot = next.slot;
+            let cost_ns = self.costs.on_token_ns(self.jobs[slot].cost_row, token);
+            batch_ns = batch_ns.saturating_add(cost_ns);
+            if batch_ns > self.rules.batch_time_ns && batch_ns > cost_ns {
+                break;
+            }
+            self.queues.take(&mut self.jobs, token, next, cost_ns);
+            let id = CallId(self.next_call);
+            self.next_call += 1;
+            self.fleet.add_call(session, id, slot);
+            let job = &self.jobs[slot].job;
+            debug_assert!(job.deadline_ns > now_ns, "the expired were answered before");
+            let call = Call {
+                id,
+                key: job.key,
+                algorithm: job.algorithm,
+                input: job.input.clone(),
+                deadline_ns: job.deadline_ns,
+            };
+            out.push(Action::Sign { session, generation, call });
+            match self.queues.peek(&self.jobs, token) {
+                Some(following) => next = following,
+                None => break,
+            }
+        }
+        true
+    }
+
+    /// Sessions that sign, of all these tokens.
+    fn sessions_of(&self, tokens: TokenSet) -> u32 {
+        tokens.iter().map(|token| u32::from(self.fleet.signing_sessions(token))).sum()
+    }
+
+    /// Whether waiting for one of these tokens makes sense.
+    fn hopeful(&self, tokens: TokenSet) -> bool {
+        tokens.iter().any(|token| self.fleet.hopeful(token))
+    }
+
+    /// Answers a job that waits.
+    fn fail_waiting(&mut self, now_ns: u64, slot: u32, failure: Failure, out: &mut Vec<Action<P>>) {
+        self.queues.remove(&mut self.jobs, slot);
+        self.complete(now_ns, slot, Err(failure), out);
+    }
+
+    /// Answers a job that is in no queue and no session any more. The only place where a job ends.
+    fn complete(&mut self, now_ns: u64, slot: u32, result: Result<Signature, Failure>, out: &mut Vec<Action<P>>) {
+        let Entry { job, submitted_ns, attempts, attempts_unknown, started_ns, token_ns, token, .. } =
+            self.jobs.remove(slot);
+        let left_ns = if attempts > 0 { started_ns } else { now_ns };
+        let completion = Completion {
+            tag: job.tag,
+            result,
+            queue_us: as_us(left_ns.saturating_sub(submitted_ns)),
+            token_us: as_us(token_ns),
+            token,
+            attempts,
+            attempts_unknown,
+        };
+        self.emit(job.inbox, completion, job.input, out);
+    }
+
+    fn emit(&mut self, inbox: u16, completion: Completion, input: P, out: &mut Vec<Action<P>>) {
+        let counters = &mut self.counters;
+        *match &completion.result {
+            Ok(_) => &mut counters.signed,
+            Err(Failure::Expired) => &mut counters.expired,
+            Err(Failure::Cancelled) => &mut counters.cancelled,
+            Err(Failure::Overloaded { .. }) => &mut counters.overloaded,
+            Err(Failure::TenantLimit { .. }) => &mut counters.tenant_limit,
+            Err(Failure::KeyUnavailable { .. }) => &mut counters.key_unavailable,
+            Err(Failure::Draining) => &mut counters.draining,
+            Err(Failure::Stuck) => &mut counters.stuck,
+            Err(Failure::Token(_)) => &mut counters.token_error,
+        } += 1;
+        out.push(Action::Complete { inbox, completion, input });
+    }
+}
+
+/// Microseconds, as far as the answer can count them: 71 minutes.
+fn as_us(ns: u64) -> u32 {
+    u32::try_from(ns / 1000).unwrap_or(u32::MAX)
+}

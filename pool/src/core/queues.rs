@@ -191,8 +191,16 @@ impl Queues {
         let after = if before == NIL { list.tail } else { jobs[before].prev };
         jobs[slot].prev = after;
         jobs[slot].next = before;
-        if after == NIL { list.head = slot } else { jobs[after].next = slot }
-        if before == NIL { list.tail = slot } else { jobs[before].prev = slot }
+        if after == NIL {
+            list.head = slot
+        } else {
+            jobs[after].next = slot
+        }
+        if before == NIL {
+            list.tail = slot
+        } else {
+            jobs[before].prev = slot
+        }
 
         if list.len == 0 {
             group.tenants[class] += 1;
@@ -225,8 +233,16 @@ impl Queues {
         let group = &mut self.groups[usize::from(group_index)];
         let lane = &mut self.lanes[lane_index as usize];
         let list = lane.lists.iter_mut().find(|list| list.group == group_index).expect("a job waits in a list");
-        if prev == NIL { list.head = next } else { jobs[prev].next = next }
-        if next == NIL { list.tail = prev } else { jobs[next].prev = prev }
+        if prev == NIL {
+            list.head = next
+        } else {
+            jobs[prev].next = next
+        }
+        if next == NIL {
+            list.tail = prev
+        } else {
+            jobs[next].prev = prev
+        }
         list.len -= 1;
         list.cost_ns -= cost_ns;
         if list.len == 0 {
@@ -242,10 +258,15 @@ impl Queues {
         entry.place = Place::Running { lane: lane_index, group: group_index };
     }
 
-    /// The first of the waiting jobs of a group, in no particular order of lanes: for emptying it.
-    pub(super) fn any_of(&self, group: u16) -> Option<u32> {
-        let lists = self.lanes.iter().flat_map(|lane| &lane.lists);
-        lists.filter(|list| list.group == group).find(|list| list.len > 0).map(|list| list.head)
+    /// How many lanes there are.
+    pub(super) fn lanes(&self) -> u32 {
+        self.lanes.len() as u32
+    }
+
+    /// The first job of a lane in a group.
+    pub(super) fn first_of(&self, lane: u32, group: u16) -> Option<u32> {
+        let list = self.lanes[lane as usize].lists.iter().find(|list| list.group == group)?;
+        (list.len > 0).then_some(list.head)
     }
 
     /// The job whose turn it is on this token.

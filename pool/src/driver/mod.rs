@@ -1,23 +1,51 @@
-//! The pool on real threads.
-use std::{io, sync::Arc, time::Duration};
+//! The pool on real threads: a mutex around Core, a thread for each session, one for the timer. It decides nothing.
+//!
+//! Whoever has something to tell Core locks it, lets it step, unlocks, and carries out what Core asked for: orders to
+//! sessions' threads, completions to inboxes, news to the observer. So neither a token nor an inbox is ever called
+//! with the lock held.
 
-use segl_hsm::{Error, KeyReport};
+mod seat;
+mod session;
+#[cfg(test)]
+mod tests;
+mod timer;
 
-use crate::{Clock, Completion, Config, Job, RouteId, Snapshot, TokenSet, TokenSetup, core::Alarm};
+use std::{
+    cell::RefCell,
+    io, mem,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use segl_hsm::{Error, Input, KeyReport};
+
+use self::seat::{Order, Seat};
+use crate::{
+    Clock, Completion, Config, Job, RouteId, Snapshot, ThreadRole, TokenSet, TokenSetup,
+    clock::as_ns,
+    core::{Action, Alarm, Core, Event, SessionId, TokenSpec},
+};
 
 /// Where completions go.
 pub trait Inbox: Send + Sync + 'static {
     /// Takes all of `completions`; called outside the pool's lock, once a batch, on a thread of the pool or of
-    /// whoever submitted. Must not block. What it leaves in the vector is dropped.
+    /// whoever called the pool. Must not block. What it leaves in the vector is dropped; the vector is used again.
     fn deliver(&self, completions: &mut Vec<Completion>);
 }
 
-/// Who hears of what happens to tokens. Called outside the pool's lock, on the pool's threads; must not block long.
+/// Who hears of what happens to tokens. Called outside the pool's lock, on a thread of the pool or of whoever called
+/// it; must not block long.
 pub trait Observer: Send + Sync + 'static {
     /// A login succeeded; heard before the token signs after it.
     fn token_logged_in(&self, token: u16, keys: Vec<KeyReport>);
+
     /// A session was spoilt by an error and is being replaced.
     fn session_lost(&self, token: u16, error: &Error);
+
     /// Everything else.
     fn alarm(&self, alarm: &Alarm);
 }
@@ -25,9 +53,9 @@ pub trait Observer: Send + Sync + 'static {
 /// How far the pool's own threads are behind. A thread inside a token's call does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// How long the timer's thread is overdue
+    /// How long the timer's thread is overdue; it shows itself once a second at least
     pub timer_lag_ns: u64,
-    /// The longest that work has been lying before a session's thread which had nothing else to do
+    /// The longest that an order has been lying before a session's thread
     pub session_lag_ns: u64,
 }
 
@@ -38,54 +66,369 @@ pub struct Stopped {
     pub threads_left: usize,
 }
 
-/// Sessions as a pool.
-#[derive(Debug)]
-pub struct Pool {}
+/// What [`Pool::stop`] keeps of its limit for threads that are not stuck, at most.
+const STOP_RESERVE_NS: u64 = 100_000_000;
 
-#[allow(clippy::todo, unused_variables, missing_docs)]
+/// Sessions as a pool. Shared by reference among threads; dropped without [`Pool::stop`], it stops without waiting.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<(Arc<AtomicBool>, JoinHandle<()>)>>,
+}
+
 impl Pool {
+    /// Starts the threads and begins to open sessions. Returns before any token has answered: a token that is away
+    /// is no failure of the start.
+    ///
+    /// # Errors
+    /// When a thread can not be had.
+    ///
+    /// # Panics
+    /// With more than 64 tokens or 65,535 sessions.
     pub fn start(
         config: Config,
         tokens: Vec<TokenSetup>,
         inboxes: Vec<Arc<dyn Inbox>>,
         observer: Arc<dyn Observer>,
     ) -> io::Result<Pool> {
-        todo!()
+        let specs: Vec<TokenSpec> = tokens
+            .iter()
+            .map(|setup| TokenSpec { name: setup.token.name().into(), sessions: setup.sessions })
+            .collect();
+        let core = Core::new(config.rules.clone(), &specs);
+        let seats: Vec<Seat> = tokens.iter().flat_map(|setup| (0..setup.sessions).map(|_| Seat::default())).collect();
+        let shared = Arc::new(Shared {
+            heart: Mutex::new(Heart { core, timer_ns: u64::MAX, stopping: false, threads: 0 }),
+            timer_news: Condvar::new(),
+            stop_news: Condvar::new(),
+            seats,
+            inboxes,
+            observer,
+            clock: Clock::start(),
+            timer_due_ns: AtomicU64::new(timer::HEARTBEAT_NS),
+            leaving: AtomicBool::new(false),
+        });
+        let pool = Pool { shared, threads: Mutex::new(Vec::new()) };
+
+        // All threads stand before the first order goes out. When one can not be had, the drop sends the rest home.
+        let mut place = 0;
+        for (index, setup) in tokens.iter().enumerate() {
+            for session in 0..setup.sessions {
+                let role = ThreadRole::Session { token: index as u16, session };
+                let name = session_thread_name(setup.token.name(), session);
+                let (token, id, spin_ns) = (setup.token.clone(), SessionId(place), config.spin_ns);
+                let thread = pool.spawn(name, role, &config, move |shared| {
+                    session::run(&shared, id, index as u16, token.as_ref(), spin_ns);
+                })?;
+                pool.shared.seats[usize::from(place)].belongs_to(thread);
+                place += 1;
+            }
+        }
+        pool.spawn("segl-timer".into(), ThreadRole::Timer, &config, |shared| timer::run(&shared))?;
+        pool.shared.tell((0..tokens.len() as u16).map(|token| Event::Join { token }));
+        Ok(pool)
     }
+
+    /// The clock deadlines are on.
     pub fn clock(&self) -> Clock {
-        todo!()
+        self.shared.clock
     }
+
+    /// Submits all of `jobs`, under one lock. Each ends in one completion; a refusal is one too, delivered before
+    /// this returns.
     pub fn submit(&self, jobs: &mut Vec<Job>) {
-        todo!()
+        debug_assert!(jobs.iter().all(|job| usize::from(job.inbox) < self.shared.inboxes.len()), "no such inbox");
+        self.shared.tell(jobs.drain(..).map(Event::Submit));
     }
+
+    /// Takes a job back, as far as that is still possible: one that waits completes as cancelled, one that a session
+    /// has completes as it would have, but is not tried again. An address nobody has is passed over.
     pub fn cancel(&self, inbox: u16, tag: u64) {
-        todo!()
+        self.shared.tell([Event::Cancel { inbox, tag }]);
     }
+
+    /// Sets which tokens hold which keys: route `n` is the `n`-th set. Routes beyond the end of the list stay as they
+    /// are, and jobs that wait keep the set they were submitted with.
     pub fn set_routes(&self, routes: &[TokenSet]) {
-        todo!()
+        self.shared.tell([Event::Routes(routes.to_vec())]);
     }
+
+    /// Whether some session could sign with the keys of this route now.
     pub fn route_usable(&self, route: RouteId) -> bool {
-        todo!()
+        self.shared.lock().core.route_usable(route)
     }
+
+    /// Logs in again: looks up keys added since, and tries a token again that waits for its operator.
     pub fn refresh(&self, token: u16) {
-        todo!()
+        self.shared.tell([Event::Refresh { token }]);
     }
-    pub fn join(&self, token: u16) {
-        todo!()
-    }
+
+    /// Takes a token out: what runs there ends, nothing new begins, its sessions are closed.
     pub fn leave(&self, token: u16) {
-        todo!()
+        self.shared.tell([Event::Leave { token }]);
     }
+
+    /// Takes a token that was taken out in again. At the start all are in.
+    pub fn join(&self, token: u16) {
+        self.shared.tell([Event::Join { token }]);
+    }
+
+    /// The state of everything.
     pub fn snapshot(&self) -> Snapshot {
-        todo!()
+        self.shared.lock().core.snapshot()
     }
+
+    /// How far the pool's own threads are behind, for a watchdog. Takes no lock.
     pub fn progress(&self) -> Progress {
-        todo!()
+        let now_ns = self.shared.clock.now_ns();
+        let timer_due_ns = self.shared.timer_due_ns.load(Ordering::Relaxed);
+        let session_lags = self.shared.seats.iter().map(|seat| seat.lag_ns(now_ns));
+        Progress {
+            timer_lag_ns: now_ns.saturating_sub(timer_due_ns),
+            session_lag_ns: session_lags.max().unwrap_or_default(),
+        }
     }
+
+    /// Refuses new jobs from now on; those that are here are finished.
     pub fn drain(&self) {
-        todo!()
+        self.shared.tell([Event::Drain]);
     }
+
+    /// Ends the pool: answers what waits as draining, lets calls under way return, closes the sessions and joins
+    /// their threads. What is not back within the limit completes as stuck, and its thread is left behind.
     pub fn stop(&self, limit: Duration) -> Stopped {
-        todo!()
+        let shared = &self.shared;
+        let end_ns = shared.clock.in_ns(limit);
+        // Some of the limit is kept for the threads' way home.
+        let settle_ns = end_ns - as_ns(limit / 8).min(STOP_RESERVE_NS);
+        let tokens = {
+            let mut heart = shared.lock();
+            heart.stopping = true;
+            heart.core.tokens()
+        };
+        shared.tell([Event::Drain].into_iter().chain((0..tokens).map(|token| Event::Leave { token })));
+        if !shared.wait_until(settle_ns, |heart| heart.core.sessions_out() == 0) {
+            shared.tell([Event::Abandon]);
+        }
+
+        let stuck = {
+            let heart = shared.lock();
+            shared.leaving.store(true, Ordering::Release);
+            shared.timer_news.notify_all();
+            heart.core.sessions_out() as u32
+        };
+        shared.seats.iter().for_each(Seat::wake);
+        shared.wait_until(end_ns, |heart| heart.threads <= stuck);
+        let mut threads = self.threads.lock().expect("nobody panics while holding the list of threads");
+        let mut threads_left = 0;
+        for (over, thread) in threads.drain(..) {
+            if over.load(Ordering::Acquire) {
+                // Its last statement is behind it. What it panicked with, if it did, was said when it did.
+                drop(thread.join());
+            } else {
+                threads_left += 1;
+            }
+        }
+        Stopped { threads_left }
     }
+
+    /// Starts a thread of the pool.
+    fn spawn(
+        &self,
+        name: String,
+        role: ThreadRole,
+        config: &Config,
+        body: impl FnOnce(Arc<Shared>) + Send + 'static,
+    ) -> io::Result<thread::Thread> {
+        let over = Arc::new(AtomicBool::new(false));
+        let shared = self.shared.clone();
+        let on_start = config.on_thread_start.clone();
+        let attendance = Attendance { shared: shared.clone(), over: over.clone() };
+        shared.lock().threads += 1;
+        let spawned = thread::Builder::new().name(name).spawn(move || {
+            let attendance = attendance;
+            if let Some(on_start) = on_start {
+                on_start(role);
+            }
+            body(shared);
+            drop(attendance);
+        });
+        let handle = spawned?;
+        let thread = handle.thread().clone();
+        self.threads.lock().expect("nobody panics while holding the list of threads").push((over, handle));
+        Ok(thread)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if !self.shared.leaving.load(Ordering::Acquire) {
+            self.stop(Duration::ZERO);
+        }
+    }
+}
+
+/// What the threads of a pool share.
+struct Shared {
+    heart: Mutex<Heart>,
+    /// The timer's thread is to look at its appointment again
+    timer_news: Condvar,
+    /// Somebody who stops the pool is to look again
+    stop_news: Condvar,
+    /// By session
+    seats: Vec<Seat>,
+    inboxes: Vec<Arc<dyn Inbox>>,
+    observer: Arc<dyn Observer>,
+    clock: Clock,
+    /// When the timer's thread will next have shown itself
+    timer_due_ns: AtomicU64,
+    /// Threads that have nothing to do go home
+    leaving: AtomicBool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("seats", &self.seats.len()).finish_non_exhaustive()
+    }
+}
+
+/// What the lock guards.
+struct Heart {
+    core: Core<Input>,
+    /// When the timer's thread will wake by itself
+    timer_ns: u64,
+    stopping: bool,
+    /// Threads of the pool that are not over
+    threads: u32,
+}
+
+/// Vectors that a thread uses again each time it tells Core something.
+#[derive(Default)]
+struct Scratch {
+    actions: Vec<Action<Input>>,
+    /// By inbox
+    completions: Vec<Vec<Completion>>,
+    alarms: Vec<Alarm>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Heart> {
+        self.heart.lock().expect("Core found itself broken: nothing may be signed on its word")
+    }
+
+    /// Tells Core what happened, and carries out what it asks for.
+    fn tell(&self, events: impl IntoIterator<Item = Event<Input>>) {
+        // An inbox may call the pool from within: the inner call then starts with vectors of its own.
+        let mut scratch = SCRATCH.with(|scratch| mem::take(&mut *scratch.borrow_mut()));
+        let now_ns;
+        {
+            let mut heart = self.lock();
+            // The time is read under the lock, so that it never runs backwards for Core.
+            now_ns = self.clock.now_ns();
+            heart.core.step_all(now_ns, events, &mut scratch.actions);
+            let next_ns = heart.core.next_timeout_ns().unwrap_or(u64::MAX);
+            if next_ns < heart.timer_ns {
+                heart.timer_ns = next_ns;
+                self.timer_news.notify_one();
+            }
+            if heart.stopping {
+                self.stop_news.notify_all();
+            }
+        }
+        self.carry_out(&mut scratch, now_ns);
+        SCRATCH.with(|kept| kept.replace(scratch));
+    }
+
+    fn carry_out(&self, scratch: &mut Scratch, now_ns: u64) {
+        scratch.completions.resize_with(self.inboxes.len(), Vec::new);
+        // Orders first: sessions can begin while the rest is handed over. Those of one batch follow each other, and
+        // take one lock and one wake-up.
+        let mut desk: Option<(&Seat, MutexGuard<'_, Vec<Order>>)> = None;
+        for action in scratch.actions.drain(..) {
+            let (SessionId(session), order) = match action {
+                Action::Sign { session, generation, call } => (session, Order::Sign(generation, call)),
+                Action::Open { session, generation } => (session, Order::Open(generation)),
+                Action::Login { session, generation } => (session, Order::Login(generation)),
+                Action::Close { session, generation } => (session, Order::Close(generation)),
+                Action::Complete { inbox, completion, input: _ } => {
+                    scratch.completions[usize::from(inbox)].push(completion);
+                    continue;
+                }
+                Action::Alarm(alarm) => {
+                    scratch.alarms.push(alarm);
+                    continue;
+                }
+                Action::Reinitialise { .. } => unreachable!("Core does not ask for it"),
+            };
+            let seat = &self.seats[usize::from(session)];
+            let orders = match desk.take() {
+                Some((open, orders)) if std::ptr::eq(open, seat) => orders,
+                other => {
+                    if let Some((open, orders)) = other {
+                        open.hand_over(orders, now_ns);
+                    }
+                    seat.orders()
+                }
+            };
+            let (_, orders) = desk.insert((seat, orders));
+            orders.push(order);
+        }
+        if let Some((open, orders)) = desk {
+            open.hand_over(orders, now_ns);
+        }
+        for (inbox, completions) in self.inboxes.iter().zip(&mut scratch.completions) {
+            if !completions.is_empty() {
+                inbox.deliver(completions);
+                completions.clear();
+            }
+        }
+        for alarm in scratch.alarms.drain(..) {
+            match &alarm {
+                Alarm::SessionLost { token, error } => self.observer.session_lost(*token, error),
+                _ => self.observer.alarm(&alarm),
+            }
+        }
+    }
+
+    /// Waits for something to become true that [`Shared::tell`] or the end of a thread brings about.
+    fn wait_until(&self, end_ns: u64, is_so: impl Fn(&Heart) -> bool) -> bool {
+        let mut heart = self.lock();
+        loop {
+            let now_ns = self.clock.now_ns();
+            if is_so(&heart) || now_ns >= end_ns {
+                return is_so(&heart);
+            }
+            let waited = self.stop_news.wait_timeout(heart, Duration::from_nanos(end_ns - now_ns));
+            heart = waited.expect("Core found itself broken: nothing may be signed on its word").0;
+        }
+    }
+}
+
+/// Held by a thread of the pool while it lives.
+struct Attendance {
+    shared: Arc<Shared>,
+    over: Arc<AtomicBool>,
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        // When Core is broken nobody waits for this any more, and a panic here would be the second.
+        if let Ok(mut heart) = self.shared.heart.lock() {
+            heart.threads -= 1;
+            self.shared.stop_news.notify_all();
+        }
+    }
+}
+
+/// `segl-s-hsm1-0`: Linux shows 15 bytes of a thread's name, and the number must be among them.
+fn session_thread_name(token: &str, session: u16) -> String {
+    let number = session.to_string();
+    let room = 15 - "segl-s--".len() - number.len();
+    let name: String = token.chars().filter(char::is_ascii_graphic).take(room).collect();
+    format!("segl-s-{name}-{number}")
 }

@@ -1,0 +1,91 @@
+//! A session's thread: carries out its orders, one call to the token after the other, and tells Core what came of
+//! each batch at once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use segl_hsm::{Error, Fault, Input, Kind, Result, Retry, Rung, Session, Signature, Signed, Token, Verdict};
+
+use super::{Shared, seat::Order};
+use crate::core::{Call, CallResult, Core, Event, Generation, SessionId};
+
+/// Runs until the pool is left. The session lives and dies on this thread.
+pub(super) fn run(shared: &Shared, id: SessionId, token_index: u16, token: &dyn Token, spin_ns: u64) {
+    let seat = &shared.seats[usize::from(id.0)];
+    let mut held: Option<Box<dyn Session>> = None;
+    let mut orders = Vec::new();
+    let mut answers = Vec::new();
+    while seat.take(&mut orders, shared.clock, spin_ns, &shared.leaving) {
+        let mut batch = Batch { id, shared, spoilt: false, now_ns: shared.clock.now_ns() };
+        for order in orders.drain(..) {
+            answers.push(match order {
+                Order::Sign(generation, call) => batch.sign(present(&mut held), generation, call),
+                Order::Open(generation) => {
+                    let opened = guarded("open", Signed::No, || token.open());
+                    Event::Opened { session: id, generation, result: opened.map(|session| held = Some(session)) }
+                }
+                Order::Login(generation) => {
+                    let keys = guarded("login", Signed::No, || present(&mut held).login());
+                    // Before Core hears of it: whoever compares the keys does so before one of them signs.
+                    let result = keys.map(|keys| shared.observer.token_logged_in(token_index, keys));
+                    Event::LoggedIn { session: id, generation, result }
+                }
+                Order::Close(generation) => {
+                    let session = held.take().expect("Core closes what it has opened");
+                    // A token that can not close it will forget it; there is nothing to be done about it here.
+                    let _ = guarded("close", Signed::No, || session.close());
+                    Event::Closed { session: id, generation }
+                }
+            });
+        }
+        shared.tell(answers.drain(..));
+    }
+}
+
+/// A batch on its way through the token.
+struct Batch<'a> {
+    id: SessionId,
+    shared: &'a Shared,
+    /// A call has spoilt the session: the others are not begun
+    spoilt: bool,
+    /// The end of one call is the start of the next
+    now_ns: u64,
+}
+
+impl Batch<'_> {
+    fn sign(&mut self, session: &mut dyn Session, generation: Generation, call: Call<Input>) -> Event<Input> {
+        let started_ns = self.now_ns;
+        let result = if self.spoilt || self.shared.leaving.load(std::sync::atomic::Ordering::Acquire) {
+            CallResult::Skipped
+        } else if started_ns >= call.deadline_ns {
+            CallResult::Expired
+        } else {
+            let mut signature = Signature::new();
+            let signed = guarded("sign", Signed::Unknown, || {
+                session.sign(call.key, call.algorithm, &call.input, &mut signature)
+            });
+            self.now_ns = self.shared.clock.now_ns();
+            match signed {
+                Ok(()) => CallResult::Signed(signature),
+                Err(error) => {
+                    self.spoilt = Core::<Input>::ends_batch(&error);
+                    CallResult::Failed(error)
+                }
+            }
+        };
+        let token_ns = self.now_ns - started_ns;
+        Event::Returned { session: self.id, generation, call: call.id, result, started_ns, token_ns }
+    }
+}
+
+fn present(held: &mut Option<Box<dyn Session>>) -> &mut dyn Session {
+    held.as_deref_mut().expect("Core asks only what it has opened")
+}
+
+/// Calls the token; its panic costs the session, not the process. It is not tried again: an input that makes one
+/// session panic must not take the next as well.
+fn guarded<T>(context: &'static str, signed: Signed, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        let verdict = Verdict { fault: Fault::Segl, signed, retry: Retry::Never, rung: Rung::Session };
+        Err(Error::new(Kind::Other, verdict, context, "the token's code panicked"))
+    })
+}

@@ -1,0 +1,30 @@
+//! The timer's thread: answers expired jobs and keeps Core's appointments.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::Shared;
+use crate::core::Event;
+
+/// It wakes at least this often, for the watchdog to see.
+pub(super) const HEARTBEAT_NS: u64 = 1_000_000_000;
+
+/// Runs until the pool is left.
+pub(super) fn run(shared: &Shared) {
+    let mut heart = shared.lock();
+    while !shared.leaving.load(Ordering::Acquire) {
+        let now_ns = shared.clock.now_ns();
+        let due_ns = heart.core.next_timeout_ns().unwrap_or(u64::MAX);
+        if due_ns <= now_ns {
+            drop(heart);
+            shared.tell([Event::Timer]);
+            heart = shared.lock();
+            continue;
+        }
+        let wake_ns = due_ns.min(now_ns + HEARTBEAT_NS);
+        heart.timer_ns = wake_ns;
+        shared.timer_due_ns.store(wake_ns, Ordering::Relaxed);
+        let waited = shared.timer_news.wait_timeout(heart, Duration::from_nanos(wake_ns - now_ns));
+        heart = waited.expect("Core found itself broken: nothing may be signed on its word").0;
+    }
+    shared.timer_due_ns.store(u64::MAX, Ordering::Relaxed);
+}
