@@ -73,7 +73,7 @@ impl<'a> Files<'a> {
             return Some(Located::At(directory.join(name)));
         }
         let text = format!("credential `{name}`: $CREDENTIALS_DIRECTORY is not set");
-        if self.surroundings.credentials_required {
+        if self.surroundings.as_daemon {
             value.error(text, "start segld from a unit with LoadCredential=, or give a file");
             return None;
         }
@@ -107,6 +107,15 @@ impl<'a> Files<'a> {
                 );
                 None
             }
+        }
+    }
+
+    /// Something that is judged with the eyes of the user who asks: an error where that is the daemon itself.
+    pub(super) fn judged_as_daemon(&self, value: Value<'_>, text: String, hint: &str) {
+        if self.surroundings.as_daemon {
+            value.error(text, hint);
+        } else {
+            value.warning(text, format!("{hint}; this is judged as the user that runs `check`"));
         }
     }
 

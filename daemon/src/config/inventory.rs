@@ -2,7 +2,10 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use segl_hsm::{Algorithm, KeyType};
+use segl_hsm::{
+    Algorithm, KeyType,
+    pkcs11::{PinSource, Uri},
+};
 use segl_wire::Class;
 
 use super::FromFile;
@@ -28,10 +31,10 @@ pub enum TokenKind {
     Pkcs11 {
         /// The module's shared library
         module: PathBuf,
-        /// Which token (RFC 7512: `token`, `serial`, `manufacturer`, `model`)
-        uri: String,
-        /// The file that holds the PIN, wherever it came from; read at login, not here
-        pin_file: PathBuf,
+        /// Which token of the module's
+        uri: Uri,
+        /// Where the PIN is; read at every login, not here
+        pin: PinSource,
     },
     /// Keys in this process
     Embedded {

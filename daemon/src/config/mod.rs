@@ -96,7 +96,8 @@ pub fn check(path: &Path) -> Findings {
 struct Surroundings {
     now_unix_s: i64,
     credentials: Option<PathBuf>,
-    credentials_required: bool,
+    /// Whether it is the daemon that asks, which sees what it will use; an operator's shell may not
+    as_daemon: bool,
     cores: Vec<usize>,
 }
 
@@ -106,14 +107,13 @@ impl Surroundings {
         Surroundings {
             now_unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
             credentials: credentials_directory(std::env::var_os("CREDENTIALS_DIRECTORY")),
-            credentials_required: true,
+            as_daemon: true,
             cores: own_cores(),
         }
     }
 
     fn of_shell() -> Self {
-        let daemon = Surroundings::of_daemon();
-        Surroundings { credentials_required: daemon.credentials.is_some(), ..daemon }
+        Surroundings { as_daemon: false, ..Surroundings::of_daemon() }
     }
 }
 

@@ -138,14 +138,13 @@ fn locator(section: &Section<'_>, held_by: &[&At<Token>], earlier: &[At<Key>], f
         }
         name.into()
     } else {
-        let Some(uri) = value.text() else { return "".into() };
-        if held_by.is_empty() || pkcs11_uri(value, uri).is_none() {
-            return uri.into();
-        }
-        if !["object=", "id="].iter().any(|part| uri.contains(part)) {
+        let Some(uri) = pkcs11_uri(value) else { return "".into() };
+        if uri.selects_token() {
+            value.error("the URI names a token, but that is said by `tokens`", "leave only object= and id=");
+        } else if uri.object.is_none() && uri.id.is_none() {
             value.error("the URI names no key", "say which: object=LABEL or id=%01, best both");
         }
-        uri.into()
+        uri.to_string().into()
     };
     let same = |key: &&At<Key>| {
         let shares = held_by.iter().any(|token| key.value.tokens.contains(&token.value.name));

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use segl_hsm::KeyType;
+use segl_hsm::{
+    KeyType,
+    pkcs11::{PinSource, Uri, UriError},
+};
 
 use super::{
     Generate, Token, TokenKind,
@@ -91,39 +94,48 @@ fn pkcs11(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> To
     });
     let hint = "which token of the module: uri = \"pkcs11:token=LABEL;serial=SERIAL\"";
     let uri_at = section.required("uri", hint);
-    let uri = uri_at.and_then(token_uri).unwrap_or_default();
-    let pin_file = match (section.value("pin_file"), section.value("pin_credential")) {
+    let uri = uri_at.and_then(|value| token_uri(value).map(|uri| (value, uri)));
+    let pin = pin(section, files);
+    if let Some((value, uri)) = &uri {
+        let same = |token: &&At<Token>| {
+            matches!(&token.value.kind, TokenKind::Pkcs11 { module: m, uri: u, .. } if Some(m) == module.as_ref() && u == uri)
+        };
+        if let Some(other) = earlier.iter().find(same) {
+            value.error(
+                format!("this is the same token as \"{}\" on {}", other.value.name, files.collector().line(&other.span)),
+                "one [[token]] for each; raise `sessions` instead",
+            );
+        }
+    }
+    TokenKind::Pkcs11 { module: module.unwrap_or_default(), uri: uri.map(|(_, uri)| uri).unwrap_or_default(), pin }
+}
+
+fn pin(section: &Section<'_>, files: &Files<'_>) -> PinSource {
+    let (value, source) = match (section.value("pin_file"), section.value("pin_credential")) {
         (Some(_), Some(credential)) => {
             credential.error("both `pin_file` and `pin_credential` are given", "take one of them out");
-            None
+            return PinSource::None;
         }
-        (Some(file), None) => files.path(file).inspect(|path| files.must_exist(file, path, "PIN file")),
-        (None, Some(credential)) => {
-            let located = credential.text().and_then(|name| files.credential(credential, name));
-            match located {
-                Some(Located::At(path)) => {
-                    files.must_exist(credential, &path, "credential");
-                    Some(path)
-                }
-                Some(Located::OutOfSight) | None => None,
-            }
+        (Some(value), None) => (value, files.path(value).map(PinSource::File)),
+        (None, Some(value)) => {
+            let located = value.text().and_then(|name| Some((name, files.credential(value, name)?)));
+            let source = located.and_then(|(name, located)| match located {
+                Located::At(_) => Some(PinSource::Credential(name.to_owned())),
+                Located::OutOfSight => None,
+            });
+            (value, source)
         }
         (None, None) => {
-            section.required(
-                "pin_credential",
-                "pin_credential = \"NAME\" with LoadCredentialEncrypted=, or pin_file = \"...\"",
-            );
-            None
+            let hint = "pin_credential = \"NAME\" with LoadCredentialEncrypted=NAME in the unit, or pin_file = \"...\"";
+            section.required("pin_credential", hint);
+            return PinSource::None;
         }
     };
-    let same = |token: &&At<Token>| matches!(&token.value.kind, TokenKind::Pkcs11 { module: m, uri: u, .. } if Some(m) == module.as_ref() && *u == uri);
-    if let (Some(value), Some(other)) = (uri_at, earlier.iter().find(same)) {
-        value.error(
-            format!("this is the same token as \"{}\" on {}", other.value.name, files.collector().line(&other.span)),
-            "one [[token]] for each; raise `sessions` instead",
-        );
+    let Some(source) = source else { return PinSource::None };
+    if let Err(error) = source.check() {
+        files.judged_as_daemon(value, error.to_string(), "a file that root or segld's user owns, and nobody else may read");
     }
-    TokenKind::Pkcs11 { module: module.unwrap_or_default(), uri, pin_file: pin_file.unwrap_or_default() }
+    source
 }
 
 fn embedded(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> TokenKind {
@@ -153,23 +165,32 @@ fn embedded(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> 
     TokenKind::Embedded { directory, generate }
 }
 
-fn token_uri(value: Value<'_>) -> Option<String> {
-    let uri = value.text()?;
-    pkcs11_uri(value, uri)?;
-    Some(uri.to_owned())
+fn token_uri(value: Value<'_>) -> Option<Uri> {
+    let uri = pkcs11_uri(value)?;
+    if uri.selects_object() {
+        value.error("the URI names an object, but this is about the token", "object and id go into the [[key]]'s `uri`");
+        return None;
+    }
+    if !uri.selects_token() {
+        value.error("the URI names no token: any would do", "pkcs11:token=LABEL, best with serial=");
+        return None;
+    }
+    Some(uri)
 }
 
-/// RFC 7512, as far as it can be judged without a token.
-pub(super) fn pkcs11_uri(value: Value<'_>, uri: &str) -> Option<()> {
-    if !uri.starts_with("pkcs11:") {
-        value.wrong("a PKCS#11 URI (RFC 7512)", "pkcs11:token=...;object=...");
-        return None;
+/// RFC 7512.
+pub(super) fn pkcs11_uri(value: Value<'_>) -> Option<Uri> {
+    match value.text()?.parse() {
+        Ok(uri) => Some(uri),
+        Err(UriError::PinValue) => {
+            value.error(UriError::PinValue.to_string(), "change the PIN, then use `pin_credential` or `pin_file`");
+            None
+        }
+        Err(error) => {
+            value.wrong("a PKCS#11 URI (RFC 7512)", &format!("{error}; pkcs11:token=LABEL, pkcs11:object=LABEL;id=%01"));
+            None
+        }
     }
-    if uri.contains("pin-value=") {
-        value.error("the PIN stands in the URI", "change the PIN, then give it by `pin_file` or `pin_credential`");
-        return None;
-    }
-    Some(())
 }
 
 /// A file name in an embedded token's directory.
