@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test it is the failure")]
 
+mod first_light;
 mod systemd;
 mod workspace;

@@ -8,7 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -228,6 +228,25 @@ impl Site {
     /// A client of the broker's metrics and health.
     pub fn broker_admin(&self) -> Result<Http> {
         Http::new(&format!("http://{}", self.broker_admin), &self.servers.pem(), None)
+    }
+
+    /// Waits until keys sign, all the way from the broker.
+    pub fn await_keys(&self) -> Result<()> {
+        for admin in [self.segld_admin()?, self.broker_admin()?] {
+            let deadline = Instant::now() + READY;
+            loop {
+                let answer = admin.get("/readyz")?;
+                if answer.status == 200 {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    return Err(format!("not ready after {} s: {answer:?}", READY.as_secs()).into());
+                }
+                // Nothing tells when a key becomes able to sign but asking again.
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
     }
 
     fn write_segld_toml(&mut self) -> Result<String> {

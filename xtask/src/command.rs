@@ -50,6 +50,8 @@ impl Job {
         let program = program.as_ref();
         let mut command = Command::new(program);
         command.current_dir(dir).stdin(Stdio::null()).process_group(0);
+        // Output goes into a file and parts of it are read: no colours from cargo, nextest or rustfmt.
+        command.env("CARGO_TERM_COLOR", "never").env("TERM", "dumb");
         // What cargo tells a program it runs would make a cargo inside believe in another package.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR") {

@@ -125,27 +125,10 @@ impl Demo {
         broker.ready(SOON)?;
         println!("segl-broker HTTPS on {}, ready after {}", site.broker, ms(started.elapsed()));
         let demo = Demo { caller: site.caller(&site.tenants[0])?, site, broker, segld, interrupted };
-        demo.await_readyz(&demo.site.segld_admin()?, "segld")?;
-        demo.await_readyz(&demo.site.broker_admin()?, "segl-broker")?;
+        // READY=1 means that a daemon serves; /readyz that keys sign, which a token may need a moment for.
+        demo.site.await_keys()?;
         println!("/readyz of both says that keys sign");
         Ok(demo)
-    }
-
-    /// READY=1 means that the daemon serves; `/readyz` that keys sign, which a token may need a moment for.
-    fn await_readyz(&self, admin: &Http, name: &str) -> Result<()> {
-        let deadline = Instant::now() + SOON;
-        loop {
-            self.go_on()?;
-            let answer = admin.get("/readyz")?;
-            if answer.status == 200 {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(format!("{name} is not ready after {} s: {}", SOON.as_secs(), answer.text).into());
-            }
-            // Nothing tells when a key becomes able to sign but asking again.
-            std::thread::sleep(Duration::from_millis(50));
-        }
     }
 
     fn tell(&self) -> Result<()> {

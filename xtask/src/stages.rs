@@ -172,7 +172,7 @@ impl Place {
         let nextest = install::on_path("cargo-nextest");
         let mut job = self.cargo();
         // The programs were built by the stage before, with the same features as the tests.
-        job = job.env("CARGO_TERM_COLOR", "never").env("SEGL_BIN_DIR", workspace().join("target/debug"));
+        job = job.env("SEGL_BIN_DIR", workspace().join("target/debug"));
         for (name, value) in env {
             job = job.env(name, value);
         }
