@@ -111,6 +111,30 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// The verdict that goes with it unless the place it happened knows better.
+    pub const fn verdict(self) -> Verdict {
+        let (fault, signed, retry, rung) = match self {
+            Kind::Module => (Fault::Operator, Signed::No, Retry::Elsewhere, Rung::Module),
+            Kind::TokenAbsent => (Fault::Token, Signed::No, Retry::Elsewhere, Rung::Token),
+            Kind::Session => (Fault::Token, Signed::No, Retry::Here, Rung::Session),
+            Kind::SessionCount | Kind::Overloaded => (Fault::Token, Signed::No, Retry::Elsewhere, Rung::None),
+            // A logout voids every handle of a private object, so the generation goes, not the login alone.
+            Kind::NotLoggedIn | Kind::KeyHandle => (Fault::Token, Signed::No, Retry::Here, Rung::Token),
+            Kind::PinIncorrect | Kind::PinLocked | Kind::PinHeldBack | Kind::PinUnavailable => {
+                (Fault::Operator, Signed::No, Retry::Elsewhere, Rung::Operator)
+            }
+            Kind::KeyMissing | Kind::KeyUnusable => (Fault::Operator, Signed::No, Retry::Elsewhere, Rung::None),
+            Kind::AlgorithmUnsupported | Kind::InputRefused => (Fault::Client, Signed::No, Retry::Never, Rung::None),
+            Kind::Device => (Fault::Token, Signed::No, Retry::Elsewhere, Rung::Token),
+            // It answered, so it did something with the key.
+            Kind::Nonsense => (Fault::Token, Signed::Unknown, Retry::Elsewhere, Rung::Session),
+            Kind::Other => (Fault::Token, Signed::No, Retry::Elsewhere, Rung::Session),
+        };
+        Verdict { fault, signed, retry, rung }
+    }
+}
+
 /// A failure of a token.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{context}: {detail}")]
@@ -125,6 +149,11 @@ impl Error {
     /// An error with its verdict. `context` is the call or step (`C_Sign`), `detail` what happened, free of secrets.
     pub fn new(kind: Kind, verdict: Verdict, context: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Error { kind, context, detail: detail.into(), verdict }
+    }
+
+    /// An error with the verdict its kind has by itself, [`Kind::verdict`].
+    pub fn of(kind: Kind, context: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Error::new(kind, kind.verdict(), context, detail)
     }
 
     /// Its cause.

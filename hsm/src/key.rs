@@ -1,6 +1,6 @@
 //! Keys as the rest of Segl sees them: an id, what the token says of it, never a handle.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::{Error, Verdict};
 
@@ -51,12 +51,47 @@ impl KeyType {
     }
 }
 
+impl KeyType {
+    /// Length of its signatures in bytes, in the token's own form ([`crate::Signature`]).
+    pub const fn signature_len(self) -> usize {
+        match self {
+            KeyType::Rsa { bits } => (bits as usize).div_ceil(8),
+            KeyType::EcP256 | KeyType::Ed25519 => 64,
+            KeyType::EcP384 => 96,
+            KeyType::EcP521 => 132,
+        }
+    }
+}
+
 impl fmt::Display for KeyType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KeyType::Rsa { bits } => write!(f, "rsa-{bits}"),
             other => f.write_str(other.name()),
         }
+    }
+}
+
+/// No key type has that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown key type: rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ec-p521 or ed25519")]
+pub struct UnknownKeyType;
+
+impl FromStr for KeyType {
+    type Err = UnknownKeyType;
+
+    /// Reads what [`fmt::Display`] writes; of RSA the sizes new keys may have.
+    fn from_str(name: &str) -> Result<Self, UnknownKeyType> {
+        Ok(match name {
+            "rsa-2048" => KeyType::Rsa { bits: 2048 },
+            "rsa-3072" => KeyType::Rsa { bits: 3072 },
+            "rsa-4096" => KeyType::Rsa { bits: 4096 },
+            "ec-p256" => KeyType::EcP256,
+            "ec-p384" => KeyType::EcP384,
+            "ec-p521" => KeyType::EcP521,
+            "ed25519" => KeyType::Ed25519,
+            _ => return Err(UnknownKeyType),
+        })
     }
 }
 

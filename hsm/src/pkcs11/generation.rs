@@ -1,0 +1,159 @@
+//! A generation: what was found together and is given up together. The slot, what the token can do, the sessions
+//! opened on it and the key handles.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use cryptoki::slot::{Limit, Slot, TokenInfo};
+
+use super::{
+    Uri, ckr,
+    keys::FoundKey,
+    mechanism::Mechanisms,
+    module::{Module, OpenSession},
+};
+use crate::{Error, KeyId, Kind, Result};
+
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) slot: Slot,
+    pub(super) identity: Identity,
+    pub(super) mechanisms: Mechanisms,
+    /// Its handles are not to be trusted any more.
+    given_up: AtomicBool,
+    /// C_Login was done, or found done, in this generation. Written by the one that holds the login's lock.
+    logged_in: AtomicBool,
+    /// Replaced as a whole.
+    keys: Mutex<Arc<KeyTable>>,
+    /// A session that does nothing: when a token's last session is closed the login ends, and with it every handle
+    /// of a private object, so this one stays while the others come and go.
+    anchor: Mutex<Option<OpenSession>>,
+}
+
+/// What was looked up, each under the locator it was looked up by.
+pub(super) type KeyTable = BTreeMap<KeyId, (Arc<str>, Result<Arc<FoundKey>>)>;
+
+/// What tells the token from every other, as far as C_GetTokenInfo goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) label: String,
+    pub(super) serial: String,
+    pub(super) manufacturer: String,
+    pub(super) model: String,
+}
+
+impl Generation {
+    /// Finds the token.
+    pub(super) fn begin(module: &Module, token: &Uri) -> Result<Generation> {
+        let (slot, info) = find(module, token)?;
+        let list = module.context().get_mechanism_list(slot);
+        let mechanisms = Mechanisms::new(&list.map_err(|error| ckr::from_cryptoki("C_GetMechanismList", error))?);
+        // Where there is one session in all it is better used.
+        let room = !matches!(info.max_session_count(), Limit::Max(..=1));
+        let anchor = if room { Some(module.open_session(slot)?) } else { None };
+        Ok(Generation {
+            slot,
+            identity: Identity::new(&info),
+            mechanisms,
+            given_up: AtomicBool::new(false),
+            logged_in: AtomicBool::new(false),
+            keys: Mutex::default(),
+            anchor: Mutex::new(anchor),
+        })
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_logged_in(&self) -> bool {
+        self.logged_in.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_logged_in(&self) {
+        self.logged_in.store(true, Ordering::Release);
+    }
+
+    pub(super) fn keys(&self) -> Arc<KeyTable> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_keys(&self, table: KeyTable) {
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+
+    /// Closes the anchor. Before another generation's first session is opened, so that its number names nobody else.
+    pub(super) fn end(&self, module: &Module) {
+        let anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(anchor) = anchor {
+            // It was given up because calls fail; nothing follows from this one.
+            let _ = module.close_session(anchor);
+        }
+    }
+}
+
+impl Identity {
+    fn new(info: &TokenInfo) -> Identity {
+        Identity {
+            label: info.label().to_owned(),
+            serial: info.serial_number().to_owned(),
+            manufacturer: info.manufacturer_id().to_owned(),
+            model: info.model().to_owned(),
+        }
+    }
+
+    /// Whether the attributes that speak of tokens agree; the slot's number is the caller's to compare.
+    pub(super) fn matches(&self, uri: &Uri) -> bool {
+        let agrees = |wanted: &Option<String>, have: &str| wanted.as_deref().is_none_or(|wanted| wanted == have);
+        agrees(&uri.token, &self.label)
+            && agrees(&uri.serial, &self.serial)
+            && agrees(&uri.manufacturer, &self.manufacturer)
+            && agrees(&uri.model, &self.model)
+    }
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Identity { label, serial, manufacturer, model } = self;
+        write!(f, "token {label:?}, serial {serial:?}, model {model:?} by {manufacturer:?}")
+    }
+}
+
+/// The one slot whose token matches. Slots that can not be asked are passed over: they may belong to another device
+/// that is away.
+fn find(module: &Module, uri: &Uri) -> Result<(Slot, TokenInfo)> {
+    let context = module.context();
+    let slots = context.get_slots_with_token().map_err(|error| ckr::from_cryptoki("C_GetSlotList", error))?;
+    let mut trouble = None;
+    let mut found: Vec<(Slot, TokenInfo)> = Vec::new();
+    for slot in slots {
+        if uri.slot_id.is_some_and(|wanted| wanted != slot.id()) {
+            continue;
+        }
+        match context.get_token_info(slot) {
+            Ok(info) if info.token_initialized() && Identity::new(&info).matches(uri) => found.push((slot, info)),
+            Ok(_) => {}
+            Err(error) => trouble = Some(ckr::from_cryptoki("C_GetTokenInfo", error)),
+        }
+    }
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(trouble.unwrap_or_else(|| Error::of(Kind::TokenAbsent, "token", format!("no slot holds {uri}")))),
+        count => {
+            let serials: Vec<_> = found.iter().map(|(_, info)| format!("{:?}", info.serial_number())).collect();
+            let serials = serials.join(", ");
+            let detail = format!("{count} tokens match {uri}, with the serial numbers {serials}: name one");
+            let verdict = crate::Verdict { fault: crate::Fault::Operator, ..Kind::TokenAbsent.verdict() };
+            Err(Error::new(Kind::TokenAbsent, verdict, "token", detail))
+        }
+    }
+}

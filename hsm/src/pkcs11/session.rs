@@ -1,0 +1,227 @@
+//! A session: the login with its guard, and signing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cryptoki::{
+    error::Error as CryptokiError,
+    session::{SessionState, UserType},
+    slot::TokenInfo,
+    types::RawAuthPin,
+};
+use cryptoki_sys::{CKR_USER_ALREADY_LOGGED_IN, CKR_USER_PIN_NOT_INITIALIZED};
+
+use super::{
+    ckr,
+    fast::Failure,
+    generation::{Generation, KeyTable},
+    keys::{self, FoundKey},
+    mechanism::{self, Data},
+    module::OpenSession,
+    token::{Shared, lock},
+};
+use crate::{Algorithm, Error, Fault, Input, KeyId, KeyReport, Kind, Result, Retry, Rung, Session, Signature, Verdict};
+
+pub(super) struct Pkcs11Session {
+    shared: Arc<Shared>,
+    generation: Arc<Generation>,
+    session: OpenSession,
+    /// This session's own copy of the handles, so that signing takes no lock, and the version it was made of.
+    keys: BTreeMap<KeyId, (Arc<str>, Arc<FoundKey>)>,
+    version: u64,
+    /// The first login finds what others have looked up; a later one is a refresh and tries failures again.
+    refresh: bool,
+}
+
+impl Pkcs11Session {
+    pub(super) fn new(shared: Arc<Shared>, generation: Arc<Generation>, session: OpenSession) -> Pkcs11Session {
+        Pkcs11Session { shared, generation, session, keys: BTreeMap::new(), version: 0, refresh: false }
+    }
+
+    fn check_alive(&self) -> Result<()> {
+        if self.generation.is_given_up() {
+            return Err(Error::of(Kind::Session, "session", "its generation was given up: handles may be stale"));
+        }
+        Ok(())
+    }
+
+    /// Runs a step, and gives the generation up if that is what its error says.
+    fn step<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.check_alive()?;
+        step(self).inspect_err(|error| self.shared.judge(&self.generation, error))
+    }
+
+    fn key(&mut self, id: KeyId) -> Result<&(Arc<str>, Arc<FoundKey>)> {
+        let version = self.shared.version();
+        if version != self.version {
+            self.copy_keys();
+            self.version = version;
+        }
+        self.keys.get(&id).ok_or_else(|| {
+            // Why it is not there was said at login.
+            Error::of(Kind::KeyMissing, "key", "not found, or not looked up, on this token")
+        })
+    }
+
+    fn copy_keys(&mut self) {
+        let specs = self.shared.specs();
+        let table = self.generation.keys();
+        let found = table.iter().filter_map(|(id, (locator, result))| {
+            let current = specs.get(id) == Some(locator);
+            result.as_ref().ok().filter(|_| current).map(|key| (*id, (locator.clone(), key.clone())))
+        });
+        self.keys = found.collect();
+    }
+
+    fn log_in(&self) -> Result<()> {
+        let context = self.shared.module.context();
+        let token_info =
+            || context.get_token_info(self.generation.slot).map_err(|e| ckr::from_cryptoki("C_GetTokenInfo", e));
+        let info = token_info()?;
+        if !info.login_required() {
+            return Ok(());
+        }
+        let state = self.session.get_session_info().map_err(|error| ckr::from_cryptoki("C_GetSessionInfo", error))?;
+        if matches!(state.session_state(), SessionState::RoUser | SessionState::RwUser) {
+            self.generation.set_logged_in();
+            return Ok(());
+        }
+        if self.generation.is_logged_in() {
+            // It was, and is no more: what was looked up under that login is void.
+            return Err(Error::of(Kind::NotLoggedIn, "login", "the token has logged us out"));
+        }
+        if info.user_pin_locked() || info.user_pin_final_try() {
+            let why = if info.user_pin_locked() { "is locked" } else { "has one try left, which is not ours to take" };
+            return Err(Error::of(Kind::PinLocked, "login", format!("the PIN of {} {why}", self.generation.identity)));
+        }
+        if !info.user_pin_initialized() {
+            return Err(ckr::beside_sign("login", CKR_USER_PIN_NOT_INITIALIZED));
+        }
+        self.try_pin(&info, token_info)?;
+        self.generation.set_logged_in();
+        Ok(())
+    }
+
+    fn try_pin(&self, info: &TokenInfo, token_info: impl Fn() -> Result<TokenInfo>) -> Result<()> {
+        let pin = self.shared.pin.read()?;
+        if pin.is_none() && !info.protected_authentication_path() {
+            return Err(Error::of(Kind::PinUnavailable, "login", "the token wants a PIN and none is configured"));
+        }
+        let guard = self.shared.guard(&self.generation)?;
+        let attempt = guard.begin(pin.as_ref().map_or(&[], |pin| pin.as_bytes()))?;
+        let answer = match &pin {
+            // Wiped when dropped, as `pin` is.
+            Some(pin) => {
+                self.session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.as_bytes().to_vec())))
+            }
+            None => self.session.login(UserType::User, None),
+        };
+        let error = match answer {
+            Ok(()) => return attempt.passed(),
+            Err(CryptokiError::Pkcs11(rv, _)) if ckr::code_of(rv) == CKR_USER_ALREADY_LOGGED_IN => {
+                return attempt.passed();
+            }
+            Err(error) => ckr::from_cryptoki("C_Login", error),
+        };
+        // Not every token calls a wrong PIN by its name; but then its counter tells.
+        let refused = matches!(error.kind(), Kind::PinIncorrect | Kind::PinLocked)
+            || token_info().is_ok_and(|now| {
+                now.user_pin_locked()
+                    || now.user_pin_final_try()
+                    || now.user_pin_count_low() && !info.user_pin_count_low()
+            });
+        let noted = if refused { attempt.refused() } else { attempt.passed() };
+        match noted {
+            Ok(()) => Err(error),
+            // The mark of the attempt is still there, so at most one more follows.
+            Err(noting) => Err(Error::new(error.kind(), error.verdict(), "C_Login", format!("{error}; and {noting}"))),
+        }
+    }
+
+    /// Looks up what this generation has not looked up yet, and on a refresh what it did not find.
+    fn look_up_keys(&mut self) -> Result<Vec<KeyReport>> {
+        let specs = self.shared.specs();
+        let known = self.generation.keys();
+        let mut table = KeyTable::new();
+        for (id, locator) in specs {
+            let before = known.get(&id).filter(|(by, result)| *by == locator && (result.is_ok() || !self.refresh));
+            let result = match before {
+                Some((_, result)) => result.clone(),
+                None => match keys::look_up(&self.session, &self.generation, &locator) {
+                    Err(error) if error.verdict().rung != Rung::None => return Err(error),
+                    result => result,
+                },
+            };
+            table.insert(id, (locator, result));
+        }
+        let reports = table.iter().map(|(id, (_, result))| {
+            let result = result.as_ref().map(|key| key.info.clone()).map_err(Error::clone);
+            KeyReport { id: *id, result }
+        });
+        let reports = reports.collect();
+        self.generation.set_keys(table);
+        self.shared.outdate();
+        self.refresh = true;
+        Ok(reports)
+    }
+
+    fn sign_once(&mut self, id: KeyId, algorithm: Algorithm, input: &Input, out: &mut Signature) -> Result<()> {
+        let key = self.key(id)?.1.clone();
+        let key_type = key.info.key_type;
+        if !algorithm.fits(key_type) {
+            let detail = format!("{algorithm} with a key of type {key_type}");
+            return Err(Error::of(Kind::AlgorithmUnsupported, "sign", detail));
+        }
+        if !self.generation.mechanisms.support(algorithm) {
+            // Another token may have it.
+            let verdict =
+                Verdict { fault: Fault::Operator, retry: Retry::Elsewhere, ..Kind::AlgorithmUnsupported.verdict() };
+            let detail = format!("{} has no mechanism for {algorithm}", self.generation.identity);
+            return Err(Error::new(Kind::AlgorithmUnsupported, verdict, "sign", detail));
+        }
+        let mut data = Data::new(algorithm, input)?;
+        let mechanism = mechanism::mechanism(algorithm);
+        let fast = self.shared.module.fast();
+        fast.sign(&self.session, mechanism, key.handle, data.as_mut_slice(), out).map_err(|failure| match failure {
+            Failure::SignInit(rv) => ckr::beside_sign("C_SignInit", rv),
+            Failure::Sign(rv) => ckr::in_sign(rv),
+            Failure::Overrun(len) => nonsense(len, key_type.signature_len()),
+        })?;
+        if out.len() != key_type.signature_len() {
+            let len = out.len();
+            out.clear();
+            return Err(nonsense(len, key_type.signature_len()));
+        }
+        Ok(())
+    }
+}
+
+impl Session for Pkcs11Session {
+    fn login(&mut self) -> Result<Vec<KeyReport>> {
+        let shared = self.shared.clone();
+        let _one = lock(&shared.login);
+        self.step(|session| {
+            session.log_in()?;
+            session.look_up_keys()
+        })
+    }
+
+    fn sign(&mut self, key: KeyId, algorithm: Algorithm, input: &Input, out: &mut Signature) -> Result<()> {
+        out.clear();
+        self.step(|session| session.sign_once(key, algorithm, input, out))
+    }
+
+    fn presence(&mut self, key: KeyId) -> Result<()> {
+        self.step(|session| {
+            let (locator, key) = session.key(key)?.clone();
+            keys::presence(&session.session, &session.generation, &locator, &key)
+        })
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.shared.close_session(self.session)
+    }
+}
+
+fn nonsense(len: impl std::fmt::Display, expected: usize) -> Error {
+    Error::of(Kind::Nonsense, "C_Sign", format!("a signature of {len} bytes where {expected} are right"))
+}

@@ -1,0 +1,173 @@
+//! A token of a module, as the rest of Segl sees it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    Module, PinSource, Uri, generation::Generation, guard::PinGuard, module::OpenSession, session::Pkcs11Session,
+};
+use crate::{Error, KeyId, KeySpec, Kind, ModuleId, Result, Session, Token};
+
+/// A token of a PKCS#11 module. A key's locator is a PKCS#11 URI with `object` or `id` or both.
+#[derive(Debug)]
+pub struct Pkcs11Token {
+    shared: Arc<Shared>,
+}
+
+/// What the token's sessions share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    name: String,
+    pub(super) module: Arc<Module>,
+    uri: Uri,
+    pub(super) pin: PinSource,
+    state_directory: PathBuf,
+    specs: Mutex<BTreeMap<KeyId, Arc<str>>>,
+    /// Goes up whenever a session's copy of the key handles may be out of date.
+    version: AtomicU64,
+    current: Mutex<Option<Arc<Generation>>>,
+    /// Held through C_OpenSession and C_CloseSession, and while a new generation is begun: it is what makes them one
+    /// after the other. Signing never waits for it.
+    opening: Mutex<()>,
+    /// Held through a login and the look-up of keys after it.
+    pub(super) login: Mutex<()>,
+}
+
+impl Pkcs11Token {
+    /// The token of `module` that `uri` selects (`token`, `serial`, `manufacturer`, `model`, `slot-id`; at least one
+    /// of them, and none that speaks of a key). Nothing is asked of the module before a session opens.
+    ///
+    /// `state_directory` keeps what must outlive a restart: which PIN the token refused. It is made when missing.
+    pub fn new(
+        name: impl Into<String>,
+        module: Arc<Module>,
+        uri: Uri,
+        pin: PinSource,
+        state_directory: impl Into<PathBuf>,
+    ) -> Result<Pkcs11Token> {
+        let refused = |why| Err(Error::of(Kind::TokenAbsent, "token", format!("{uri}: {why}")));
+        if !uri.selects_token() {
+            return refused("selects no token");
+        }
+        if uri.selects_object() {
+            return refused("speaks of a key where a token is meant");
+        }
+        let shared = Shared {
+            name: name.into(),
+            module,
+            uri,
+            pin,
+            state_directory: state_directory.into(),
+            specs: Mutex::default(),
+            version: AtomicU64::new(1),
+            current: Mutex::default(),
+            opening: Mutex::default(),
+            login: Mutex::default(),
+        };
+        Ok(Pkcs11Token { shared: Arc::new(shared) })
+    }
+
+    /// Lets the PIN that was refused be tried once more: the operator says that it is right now. Finds the token,
+    /// so it may block as long as the module does.
+    pub fn retry_pin(&self) -> Result<()> {
+        let generation = {
+            let _one = lock(&self.shared.opening);
+            self.shared.generation()?
+        };
+        self.shared.guard(&generation)?.forget()
+    }
+}
+
+impl Token for Pkcs11Token {
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn module(&self) -> ModuleId {
+        self.shared.module.id()
+    }
+
+    fn add_keys(&self, keys: &[KeySpec]) {
+        let mut specs = lock(&self.shared.specs);
+        for spec in keys {
+            specs.insert(spec.id, spec.locator.clone());
+        }
+        drop(specs);
+        self.shared.outdate();
+    }
+
+    fn open(&self) -> Result<Box<dyn Session>> {
+        let (generation, session) = self.shared.open_session()?;
+        Ok(Box::new(Pkcs11Session::new(self.shared.clone(), generation, session)))
+    }
+}
+
+impl Shared {
+    fn open_session(&self) -> Result<(Arc<Generation>, OpenSession)> {
+        let _one = lock(&self.opening);
+        let generation = self.generation()?;
+        match self.module.open_session(generation.slot) {
+            Ok(session) => Ok((generation, session)),
+            Err(error) => {
+                self.judge(&generation, &error);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn close_session(&self, session: OpenSession) -> Result<()> {
+        let _one = lock(&self.opening);
+        self.module.close_session(session)
+    }
+
+    /// The current generation, or a new one where there is none or it was given up. `opening` is held.
+    fn generation(&self) -> Result<Arc<Generation>> {
+        let old = lock(&self.current).clone();
+        if let Some(old) = old {
+            if !old.is_given_up() {
+                return Ok(old);
+            }
+            old.end(&self.module);
+        }
+        *lock(&self.current) = None;
+        let new = Arc::new(Generation::begin(&self.module, &self.uri)?);
+        *lock(&self.current) = Some(new.clone());
+        self.outdate();
+        Ok(new)
+    }
+
+    /// Gives the generation up if the error says that its handles are worth nothing.
+    pub(super) fn judge(&self, generation: &Generation, error: &Error) {
+        use crate::Rung;
+        if matches!(error.verdict().rung, Rung::Token | Rung::Module) {
+            generation.give_up();
+        }
+    }
+
+    pub(super) fn guard(&self, generation: &Generation) -> Result<PinGuard> {
+        PinGuard::open(Path::new(&self.state_directory), &generation.identity.to_string())
+    }
+
+    pub(super) fn specs(&self) -> BTreeMap<KeyId, Arc<str>> {
+        lock(&self.specs).clone()
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(super) fn outdate(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Nothing is left half done under any of these locks.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
