@@ -1,0 +1,327 @@
+//! The books behind the journal's mutex: what waits for the disk, what room there is, and who may still have some.
+//! No thread, no file system: only sums.
+//!
+//! A record is charged as if it stood in a batch alone, so what is really written never takes more than was charged.
+//! Room is what can be written for certain: the rest of the current segment, or, when the next one is allocated, all
+//! of that.
+
+use std::{collections::VecDeque, fs::File};
+
+use crate::{
+    codec,
+    format::{self, BATCH_HEADER_LEN, FRAME_HEADER_LEN, align},
+    journal::{Refusal, Stats},
+    record::{Gap, Record},
+};
+
+/// Kept free for the outcome of each open intent: an outcome with two texts of full length fits.
+const OUTCOME_RESERVE: u64 = 1024;
+/// Kept free for start, stop, reload and the like.
+pub(crate) const CONTROL_RESERVE: u64 = 32 << 10;
+/// What the longest record is charged.
+const CHARGE_MAX: u64 = 4096;
+/// Longest beginning of a body: an array's head and two integers.
+const PREFIX_MAX: usize = 19;
+
+/// Records on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) records: u32,
+    pub(crate) first_seq: u64,
+    charge: u64,
+}
+
+/// Where a batch goes.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// Into the current segment
+    Current,
+    /// Into this one, which becomes the current
+    Next(File),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pending: Batch,
+    next_seq: u64,
+    open_intents: u32,
+    /// Bytes left in the current segment
+    current_left: u64,
+    /// Charged to the batch that is being written
+    in_flight: u64,
+    spare: Option<File>,
+    /// The next segment could not be allocated
+    no_room: bool,
+    look_now: bool,
+    /// To be recorded before anybody's intent
+    owed: VecDeque<Record<'static>>,
+    tally: Option<Tally>,
+    refused: u64,
+    commits: u64,
+    writer_sleeps: bool,
+    ended: Option<Refusal>,
+    segment_payload: u64,
+    pending_bytes_max: usize,
+    open_intents_max: u32,
+}
+
+/// Refused records that the journal does not speak of yet.
+#[derive(Debug)]
+struct Tally {
+    from_ns: u64,
+    to_ns: u64,
+    records: u64,
+    why: &'static str,
+}
+
+/// How a record is treated when room is scarce.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    /// It opens something whose outcome will need room
+    Intent,
+    /// Somebody's answer depends on it, or nobody's
+    Ordinary,
+    /// The daemon's own, few
+    Control,
+    /// Its room is reserved
+    Outcome,
+}
+
+impl Ledger {
+    pub(crate) fn new(config: &crate::Config, next_seq: u64, current_left: u64, spare: Option<File>) -> Ledger {
+        let mut pending = Batch { first_seq: next_seq, ..Batch::default() };
+        format::begin_batch(&mut pending.bytes);
+        Ledger {
+            pending,
+            next_seq,
+            open_intents: 0,
+            current_left,
+            in_flight: 0,
+            spare,
+            no_room: false,
+            look_now: false,
+            owed: VecDeque::new(),
+            tally: None,
+            refused: 0,
+            commits: 0,
+            writer_sleeps: false,
+            ended: None,
+            segment_payload: config.segment_bytes - format::HEADER_LEN,
+            pending_bytes_max: config.pending_bytes_max,
+            open_intents_max: config.open_intents_max,
+        }
+    }
+
+    /// Records that must come before anybody's intent: what the journal has to say of its own past.
+    pub(crate) fn owe(&mut self, records: impl IntoIterator<Item = Record<'static>>) {
+        self.owed.extend(records);
+    }
+
+    /// Takes a record, whose kind and fields are `rest`.
+    pub(crate) fn append(&mut self, record: &Record<'_>, rest: &[u8], time_ns: u64) -> Result<u64, Refusal> {
+        if let Some(ended) = self.ended {
+            return Err(ended);
+        }
+        let rank = self.rank(record);
+        if let Err((refusal, why)) = self.admit(rank, charge(rest)) {
+            self.count_refused(time_ns, why);
+            return Err(refusal);
+        }
+        match rank {
+            Rank::Intent => self.open_intents += 1,
+            Rank::Outcome => self.open_intents -= 1,
+            Rank::Ordinary | Rank::Control => {}
+        }
+        Ok(self.push(rest, time_ns))
+    }
+
+    /// Appends what is owed, as far as there is room: the journal's own past first, then how much was refused.
+    pub(crate) fn settle_debts(&mut self, time_ns: u64) {
+        if self.ended == Some(Refusal::Failed) {
+            return;
+        }
+        let mut rest = Vec::new();
+        while let Some(record) = self.owed.front() {
+            rest.clear();
+            codec::put_rest(record, &mut rest).expect("it holds no digest");
+            if self.unspoken() < charge(&rest) {
+                return;
+            }
+            self.owed.pop_front();
+            self.push(&rest, time_ns);
+        }
+        if self.is_full() {
+            return;
+        }
+        if let Some(Tally { from_ns, to_ns, records, why }) = self.tally.take() {
+            rest.clear();
+            let gap = Record::Gap(Gap { from_ns, to_ns, records, why: why.into() });
+            codec::put_rest(&gap, &mut rest).expect("it holds no digest");
+            self.push(&rest, time_ns);
+        }
+    }
+
+    /// Swaps the pending batch for an empty one, whose allocation is used again, and says where it goes. None when
+    /// there is nothing to write.
+    pub(crate) fn take(&mut self, batch: &mut Batch) -> Option<Target> {
+        if self.pending.records == 0 {
+            return None;
+        }
+        format::begin_batch(&mut batch.bytes);
+        (batch.records, batch.charge, batch.first_seq) = (0, 0, self.next_seq);
+        std::mem::swap(batch, &mut self.pending);
+        self.in_flight = batch.charge;
+        if align(batch.bytes.len() as u64) <= self.current_left {
+            return Some(Target::Current);
+        }
+        let spare = self.spare.take().expect("no more is admitted than fits the current segment or the allocated one");
+        self.current_left = self.segment_payload;
+        Some(Target::Next(spare))
+    }
+
+    /// A batch of so many bytes, padding included, is on disk.
+    pub(crate) fn committed(&mut self, bytes: u64) {
+        self.current_left -= bytes;
+        self.in_flight = 0;
+        self.commits += 1;
+    }
+
+    /// Whether the next segment has to be allocated.
+    pub(crate) fn wants_spare(&self) -> bool {
+        self.spare.is_none()
+    }
+
+    /// The next segment is allocated. True when that ends a shortage.
+    pub(crate) fn spare_ready(&mut self, spare: File) -> bool {
+        self.spare = Some(spare);
+        std::mem::take(&mut self.no_room)
+    }
+
+    /// The next segment could not be allocated. True when that is news.
+    pub(crate) fn spare_failed(&mut self) -> bool {
+        !std::mem::replace(&mut self.no_room, true)
+    }
+
+    /// Whether allocating failed the last time, and nobody has asked to try again at once.
+    pub(crate) fn may_rest(&mut self) -> bool {
+        self.no_room && !std::mem::take(&mut self.look_now)
+    }
+
+    pub(crate) fn look_for_room(&mut self) {
+        self.look_now = true;
+    }
+
+    /// Whether intents are refused for want of room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.no_room && (!self.owed.is_empty() || self.unreserved() < CHARGE_MAX + OUTCOME_RESERVE + CONTROL_RESERVE)
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.ended.get_or_insert(Refusal::Closed);
+    }
+
+    pub(crate) fn fail(&mut self) {
+        self.ended = Some(Refusal::Failed);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    pub(crate) fn set_writer_sleeps(&mut self, sleeps: bool) {
+        self.writer_sleeps = sleeps;
+    }
+
+    /// Whether the writer has to be woken. Only the first to ask is told so.
+    pub(crate) fn wake_writer(&mut self) -> bool {
+        std::mem::take(&mut self.writer_sleeps)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            appended_seq: self.next_seq - 1,
+            durable_seq: 0,
+            pending_bytes: if self.pending.records == 0 { 0 } else { self.pending.bytes.len() },
+            open_intents: self.open_intents,
+            refused: self.refused,
+            commits: self.commits,
+            room_bytes: self.room().saturating_sub(self.in_flight),
+        }
+    }
+
+    fn rank(&self, record: &Record<'_>) -> Rank {
+        match record {
+            Record::Intent(_) => Rank::Intent,
+            Record::Outcome(_) if self.open_intents > 0 => Rank::Outcome,
+            Record::Refused(_) | Record::Connection(_) => Rank::Ordinary,
+            _ => Rank::Control,
+        }
+    }
+
+    fn admit(&self, rank: Rank, charge: u64) -> Result<(), (Refusal, &'static str)> {
+        const FULL: (Refusal, &str) = (Refusal::Full, "full");
+        const BACKLOG: (Refusal, &str) = (Refusal::Backlog, "backlog");
+        // The allocator may just not be done yet; only when it has failed the disk is full.
+        let short = if self.no_room { FULL } else { BACKLOG };
+        let owing = !self.owed.is_empty();
+        let (enough, limit) = match rank {
+            Rank::Intent if owing || self.unreserved() < charge + OUTCOME_RESERVE + CONTROL_RESERVE => (false, None),
+            Rank::Intent if self.open_intents >= self.open_intents_max => return Err(BACKLOG),
+            Rank::Ordinary if owing || self.unreserved() < charge + CONTROL_RESERVE => (false, None),
+            Rank::Intent | Rank::Ordinary => (true, Some(self.pending_bytes_max)),
+            Rank::Control => (self.unreserved() >= charge, Some(self.pending_bytes_max + CONTROL_RESERVE as usize)),
+            // As many as there are open intents: that is their bound.
+            Rank::Outcome => (self.unspoken() >= charge, None),
+        };
+        if !enough {
+            return Err(short);
+        }
+        match limit {
+            Some(limit) if self.pending.bytes.len() as u64 + charge > limit as u64 => Err(BACKLOG),
+            _ => Ok(()),
+        }
+    }
+
+    fn push(&mut self, rest: &[u8], time_ns: u64) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        format::put_frame(&mut self.pending.bytes, |bytes| {
+            codec::put_prefix(seq, time_ns, bytes);
+            bytes.extend_from_slice(rest);
+        });
+        self.pending.records += 1;
+        self.pending.charge += charge(rest);
+        seq
+    }
+
+    fn count_refused(&mut self, time_ns: u64, why: &'static str) {
+        self.refused += 1;
+        let tally = self.tally.get_or_insert(Tally { from_ns: time_ns, to_ns: time_ns, records: 0, why });
+        tally.to_ns = time_ns;
+        tally.records += 1;
+        // The graver of the two.
+        if why == "full" {
+            tally.why = why;
+        }
+    }
+
+    fn room(&self) -> u64 {
+        if self.spare.is_some() { self.segment_payload.max(self.current_left) } else { self.current_left }
+    }
+
+    /// Room that no record on its way takes.
+    fn unspoken(&self) -> u64 {
+        self.room().saturating_sub(self.in_flight + self.pending.charge)
+    }
+
+    /// Room that is not kept for outcomes either.
+    fn unreserved(&self) -> u64 {
+        self.unspoken().saturating_sub(u64::from(self.open_intents) * OUTCOME_RESERVE)
+    }
+}
+
+fn charge(rest: &[u8]) -> u64 {
+    align((BATCH_HEADER_LEN + FRAME_HEADER_LEN + PREFIX_MAX + rest.len()) as u64)
+}

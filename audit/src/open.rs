@@ -1,0 +1,327 @@
+//! Opening a journal: whose directory it is, what stands at its end, and the repair of a torn end.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use rustix::fs::Advice;
+
+use crate::{
+    disk::sync_directory,
+    format::{self, BLOCK, GENESIS, SEGMENT_BYTES_MAX},
+    journal::{Config, OpenError, Recovery, Repair, Running, Shared},
+    ledger::{CONTROL_RESERVE, Ledger},
+    open_intents::OpenIntents,
+    record::{Outcome, OutcomeResult, Record, Repaired},
+    scan::{self, ReadError, Segment, Tail},
+    writer::{self, Place, SPARE, SPARE_IN_WORK},
+};
+
+/// Smallest segment: the reserves and some records fit.
+const SEGMENT_BYTES_MIN: u64 = 128 << 10;
+const _: () = assert!(SEGMENT_BYTES_MIN >= 4 * CONTROL_RESERVE);
+
+const LOCK: &str = "segl.lock";
+
+/// See [`crate::Journal::open`].
+pub(crate) fn open(config: Config) -> Result<(Arc<Shared>, Running, Recovery), OpenError> {
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&config.segment_bytes) {
+        return Err(OpenError::Config("segments have 128 KiB to 1 GiB"));
+    }
+    if !config.segment_bytes.is_multiple_of(BLOCK) {
+        return Err(OpenError::Config("segments have whole blocks of 512 bytes"));
+    }
+    if config.open_intents_max == 0 || config.pending_bytes_max < CONTROL_RESERVE as usize {
+        return Err(OpenError::Config("at least one open intent and 32 KiB waiting"));
+    }
+    let directory = config.directory.clone();
+    own_directory(&directory)?;
+    let lock = lock_directory(&directory)?;
+
+    let End { segments, place, left, next_seq, mut owed, repaired, interrupted } = find_end(&directory)?;
+    let last_seq = next_seq - 1;
+    let recovery = Recovery { segments, last_seq, last_hash: place.hash, repaired, interrupted: interrupted.clone() };
+    owed.extend(interrupted.iter().map(|&intent| {
+        Record::Outcome(Outcome {
+            intent,
+            result: OutcomeResult::Unknown { code: "interrupted".into() },
+            token: None,
+            queue_us: 0,
+            token_us: 0,
+        })
+    }));
+
+    let spare = reuse_spare(&config)?;
+    let mut ledger = Ledger::new(&config, next_seq, left, spare);
+    ledger.owe(owed);
+    let mut trouble = None;
+    if ledger.wants_spare() && left < config.segment_bytes / 2 {
+        // Not in the background: the first records shall not be refused only because we were quick.
+        match writer::make_spare(&config, &|| false) {
+            Ok(spare) => _ = ledger.spare_ready(spare),
+            Err(error) => {
+                ledger.spare_failed();
+                trouble = Some(format!("{}: the next segment can not be allocated: {error}", directory.display()));
+            }
+        }
+    }
+    ledger.settle_debts((config.clock)());
+    let shared = Arc::new(Shared::new(config, ledger, last_seq));
+    shared.complain(trouble);
+
+    let writer = {
+        let shared = shared.clone();
+        spawn("segl-audit", &directory, move || writer::write(&shared, place))?
+    };
+    let allocator = {
+        let shared = shared.clone();
+        spawn("segl-audit-room", &directory, move || writer::allocate_ahead(&shared))
+    };
+    match allocator {
+        Ok(allocator) => Ok((shared, Running { threads: vec![writer, allocator], lock }, recovery)),
+        Err(error) => {
+            shared.fail("the journal's second thread can not be started".to_owned());
+            shared.work.notify_one();
+            let _ = writer.join();
+            Err(error)
+        }
+    }
+}
+
+fn spawn(name: &str, directory: &Path, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(io_error(directory))
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
+    |source| OpenError::Io { path: path.to_owned(), source }
+}
+
+/// Makes the directory when it is missing, and sees that nobody else can change what is in it.
+fn own_directory(directory: &Path) -> Result<(), OpenError> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => {
+            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+            sync_directory(parent.unwrap_or(Path::new("."))).map_err(io_error(directory))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io_error(directory)(error)),
+    }
+    let metadata = std::fs::metadata(directory).map_err(io_error(directory))?;
+    let wrong = |what: String| Err(OpenError::Unsafe { path: directory.to_owned(), what });
+    if !metadata.is_dir() {
+        return wrong("this is no directory".to_owned());
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return wrong(format!(
+            "others can write here (mode {:03o}) and so change the audit journal; chmod it to 0700 or 0750",
+            metadata.mode() & 0o777
+        ));
+    }
+    let user = rustix::process::geteuid().as_raw();
+    if metadata.uid() != user && metadata.uid() != 0 {
+        return wrong(format!("user {} owns it, not the daemon's user {user}; chown it", metadata.uid()));
+    }
+    Ok(())
+}
+
+fn lock_directory(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join(LOCK);
+    let lock =
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io_error(&path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(directory.to_owned())),
+        Err(TryLockError::Error(error)) => Err(io_error(&path)(error)),
+    }
+}
+
+/// The end of a journal.
+struct End {
+    segments: usize,
+    place: Place,
+    /// Bytes left in the last segment
+    left: u64,
+    next_seq: u64,
+    owed: Vec<Record<'static>>,
+    repaired: Option<Repair>,
+    interrupted: Vec<u64>,
+}
+
+fn find_end(directory: &Path) -> Result<End, OpenError> {
+    let names = scan::list_segments(directory)?;
+    let mut before: Option<Segment> = None;
+    let mut open = OpenIntents::default();
+    for (index, (first_seq, path)) in names.iter().enumerate() {
+        let is_last = index + 1 == names.len();
+        let file = OpenOptions::new().read(true).write(is_last).open(path).map_err(io_error(path))?;
+        if is_last {
+            from_disk(&file).map_err(io_error(path))?;
+        }
+        let mut segment = Segment::open(path, *first_seq, file)?;
+        if index + 2 >= names.len() {
+            if let Some(before) = &before {
+                before.is_followed_by(&segment).map_err(ReadError::from)?;
+            }
+            while segment.next_batch(&mut |entry| _ = open.see(&entry))? {}
+            if !is_last {
+                segment.ends_clean()?;
+                before = Some(segment);
+                continue;
+            }
+            let (owed, repaired) = repair(directory, &mut segment)?;
+            return Ok(End {
+                segments: names.len(),
+                left: segment.header.segment_bytes.saturating_sub(segment.offset),
+                next_seq: segment.next_seq,
+                place: Place { hash: segment.hash, offset: segment.offset, file: Some(segment.file) },
+                owed,
+                repaired,
+                interrupted: open.into_vec(),
+            });
+        }
+    }
+    Ok(End {
+        segments: 0,
+        place: Place { file: None, offset: 0, hash: GENESIS },
+        left: 0,
+        next_seq: 1,
+        owed: Vec::new(),
+        repaired: None,
+        interrupted: Vec::new(),
+    })
+}
+
+/// What is read after this comes from the disk. What a killed process has written is made durable first; and what a
+/// failed fdatasync has left in memory, marked as written, is forgotten.
+fn from_disk(file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
+    Ok(())
+}
+
+/// Puts the end of the last segment right. Returns what has to be recorded about it: also what an earlier repair
+/// could not record any more.
+fn repair(directory: &Path, segment: &mut Segment) -> Result<(Vec<Record<'static>>, Option<Repair>), OpenError> {
+    let path = segment.path.clone();
+    let tail = segment.tail()?.ok_or_else(|| {
+        // The lock is ours, so this is no daemon.
+        ReadError::from(segment.defect("another process writes into this file"))
+    })?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let side_name = format!("{name}.torn-{}", segment.offset);
+    let mut repaired = None;
+    if let Tail::Torn { end } = tail {
+        let side_file = set_aside(directory, &side_name, segment, end)?;
+        repaired = Some(Repair {
+            file: path.clone(),
+            offset: segment.offset,
+            bytes: end - segment.offset,
+            side_file: Some(side_file),
+        });
+    }
+    let mut owed = side_file_records(directory, &name, &side_name, segment.offset)?;
+    let len = segment.len()?;
+    if len < segment.header.segment_bytes {
+        let zeros = vec![0; (segment.header.segment_bytes - len) as usize];
+        segment.file.write_all_at(&zeros, len).and_then(|()| segment.file.sync_all()).map_err(io_error(&path))?;
+        if repaired.is_none() {
+            owed.push(repaired_record(&name, segment.offset, &[], ""));
+            repaired = Some(Repair { file: path, offset: segment.offset, bytes: 0, side_file: None });
+        }
+    }
+    Ok((owed, repaired))
+}
+
+/// Copies the torn bytes to a file of their own, and zeroes them once that is on disk.
+fn set_aside(directory: &Path, side_name: &str, segment: &Segment, end: u64) -> Result<PathBuf, OpenError> {
+    let mut torn = vec![0; (end - segment.offset) as usize];
+    segment.file.read_exact_at(&mut torn, segment.offset).map_err(io_error(&segment.path))?;
+    let (path, side) = (0..)
+        .map(|turn| if turn == 0 { side_name.to_owned() } else { format!("{side_name}-{turn}") })
+        .map(|name| directory.join(name))
+        .find_map(|path| match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+            opened => Some((path, opened)),
+        })
+        .expect("numbers do not end");
+    let side = side.map_err(io_error(&path))?;
+    side.write_all_at(&torn, 0)
+        .and_then(|()| side.sync_all())
+        .and_then(|()| sync_directory(directory))
+        .map_err(io_error(&path))?;
+    torn.fill(0);
+    segment
+        .file
+        .write_all_at(&torn, segment.offset)
+        .and_then(|()| segment.file.sync_all())
+        .map_err(io_error(&segment.path))?;
+    Ok(path)
+}
+
+/// A record for each file of torn bytes from this offset. The record of a repair is the first thing written there
+/// afterwards, so when nothing stands there none of them has been recorded.
+fn side_file_records(
+    directory: &Path,
+    name: &str,
+    side_name: &str,
+    offset: u64,
+) -> Result<Vec<Record<'static>>, OpenError> {
+    let mut records = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(io_error(directory))? {
+        let path = entry.map_err(io_error(directory))?.path();
+        let Some(found) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if found.strip_prefix(side_name).is_some_and(|more| more.is_empty() || more.starts_with('-')) {
+            let torn = std::fs::read(&path).map_err(io_error(&path))?;
+            records.push(repaired_record(name, offset, &torn, found));
+        }
+    }
+    Ok(records)
+}
+
+fn repaired_record(file: &str, offset: u64, torn: &[u8], side_file: &str) -> Record<'static> {
+    Record::Repaired(Repaired {
+        file: file.to_owned().into(),
+        offset,
+        bytes: torn.len() as u64,
+        sha256: format::sha256(torn),
+        side_file: side_file.to_owned().into(),
+    })
+}
+
+/// Takes over the segment that the run before had waiting, when it is as long as it should be and all zeros: on a full
+/// disk that is room which others might take otherwise.
+fn reuse_spare(config: &Config) -> Result<Option<File>, OpenError> {
+    for name in [SPARE_IN_WORK, SPARE] {
+        let path = config.directory.join(name);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(io_error(&path))?,
+        };
+        if name == SPARE && is_blank(&file, config.segment_bytes).map_err(io_error(&path))? {
+            return Ok(Some(file));
+        }
+        std::fs::remove_file(&path).map_err(io_error(&path))?;
+    }
+    Ok(None)
+}
+
+fn is_blank(file: &File, bytes: u64) -> io::Result<bool> {
+    if file.metadata()?.len() != bytes {
+        return Ok(false);
+    }
+    let mut chunk = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < bytes {
+        let got = file.read_at(&mut chunk, at)?;
+        if got == 0 || chunk[..got].iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+        at += got as u64;
+    }
+    Ok(true)
+}
