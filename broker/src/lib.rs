@@ -1,1 +1,19 @@
-//! (to be written)
+//! `segl-broker`: HTTP in, mutual TLS to `segld` out.
+//!
+//! A caller is told apart by bearer token or client certificate ([`callers`]), belongs to one tenant, and travels on
+//! that tenant's own connections ([`upstream`]). What it may send and what it gets back stands in [`api`]; every way to
+//! fail stands in [`problem`].
+#![warn(missing_docs)]
+
+pub mod api;
+pub mod callers;
+pub mod cli;
+pub mod config;
+mod files;
+pub mod idempotency;
+mod metrics;
+pub mod problem;
+mod run;
+mod server;
+mod tls;
+pub mod upstream;

@@ -1,0 +1,329 @@
+//! The HTTP interface: routes, and what every request passes through: who asks, may he, what is sent.
+
+mod batch;
+mod body;
+mod health;
+mod keys;
+mod openapi;
+mod sign;
+pub mod types;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use axum::{
+    Router,
+    body::Bytes,
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use segl_wire as wire;
+use tokio::time::Instant;
+
+pub use openapi::document;
+
+use crate::{
+    callers::{Caller, Callers, Operation, PeerCertificate},
+    idempotency::{self, Answer, Fingerprint, Idempotency, Turn},
+    metrics,
+    problem::{Code, Problem, Retry, Signed},
+    upstream::{Ask, Tenant},
+};
+
+/// Marks an answer that was given before.
+static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// `Idempotency-Key`.
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// All that requests share.
+#[derive(Debug)]
+pub struct Broker {
+    /// What a reload replaces
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Answers kept
+    pub idempotency: Arc<Idempotency>,
+    /// Limits of a request
+    pub limits: Limits,
+    /// Set when it begins to leave: `/readyz` says so
+    pub draining: AtomicBool,
+}
+
+/// One configuration at work.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Who may ask
+    pub callers: Callers,
+    /// Their roads, by tenant's name
+    pub tenants: BTreeMap<String, Arc<Tenant>>,
+    /// Keys whose request may be made again when it is unknown whether it was signed
+    pub repeatable_keys: BTreeSet<String>,
+}
+
+/// Limits of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest body in bytes
+    pub body_max: usize,
+    /// From the end of the header to the end of the body
+    pub body_timeout: Duration,
+    /// Most items in a batch
+    pub batch_max: usize,
+    /// A request's `timeout_ms` when it names none
+    pub timeout: Duration,
+    /// Longest `timeout_ms` that is honoured
+    pub timeout_max: Duration,
+}
+
+/// What callers see.
+pub fn router(broker: Arc<Broker>) -> Router {
+    Router::new()
+        .route("/v1/sign", post(sign::sign))
+        .route("/v1/sign-batch", post(batch::sign_batch))
+        .route("/v1/keys", get(keys::keys))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/docs", get(openapi::docs))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(no_such_route)
+        .with_state(broker)
+}
+
+/// What the operator sees.
+pub fn admin_router(broker: Arc<Broker>) -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz_in_full))
+        .route("/metrics", get(health::metrics))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(no_such_route)
+        .with_state(broker)
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(Code::MethodNotAllowed, "see /docs for the methods of each path")
+}
+
+async fn no_such_route() -> Problem {
+    Problem::new(Code::NoSuchRoute, "see /docs for what is here")
+}
+
+/// A request by someone known who may do this.
+struct Admitted {
+    snapshot: Arc<Snapshot>,
+    caller: Arc<Caller>,
+    began: Instant,
+}
+
+impl Admitted {
+    fn tenant(&self) -> Result<Arc<Tenant>, Problem> {
+        let missing = || Problem::passing(Code::Internal, "the caller's tenant is not configured", None);
+        self.snapshot.tenants.get(&self.caller.tenant).cloned().ok_or_else(missing)
+    }
+
+    /// Whose key it is decides before anything else about the key is said.
+    fn granted(&self, key: &str) -> Result<(), Problem> {
+        if self.caller.may_use(key) {
+            return Ok(());
+        }
+        let errors = vec![crate::problem::FieldError {
+            pointer: "#/key".into(),
+            detail: "no such key for this caller; GET /v1/keys shows those that there are".into(),
+        }];
+        Err(Problem { errors, ..Problem::new(Code::NotGranted, "no such key for this caller") })
+    }
+}
+
+impl Broker {
+    /// Who asks, and may he: before a byte of the body is looked at.
+    fn admit(&self, request: &Request, operation: Operation) -> Result<Admitted, Problem> {
+        let began = Instant::now();
+        let snapshot = self.snapshot.load_full();
+        let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let peer = request.extensions().get::<Arc<PeerCertificate>>();
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+        let caller = snapshot.callers.authenticate(authorization, peer.map(Arc::as_ref), now_s).map_err(|reason| {
+            tracing::info!(%reason, operation = operation.name(), "a request by nobody known");
+            Problem::new(
+                Code::Unauthenticated,
+                "give the token of a caller as `Authorization: Bearer ...`, or connect with a caller's certificate",
+            )
+        })?;
+        Ok(Admitted { snapshot, caller, began })
+    }
+
+    /// Runs one operation for someone known, and counts it.
+    async fn answer<F>(
+        &self,
+        request: Request,
+        operation: Operation,
+        work: impl FnOnce(Admitted, Request) -> F,
+    ) -> Response
+    where
+        F: Future<Output = Result<Response, Problem>>,
+    {
+        let began = std::time::Instant::now();
+        let admitted = match self.admit(&request, operation) {
+            Ok(admitted) => admitted,
+            Err(problem) => {
+                metrics::answered("-", operation, problem.code.name(), began);
+                return problem.into_response();
+            }
+        };
+        let caller = admitted.caller.clone();
+        let result = if caller.may(operation) {
+            work(admitted, request).await
+        } else {
+            let detail = format!("{} is not among the operations of this caller", operation.name());
+            Err(Problem::new(Code::OperationNotGranted, detail))
+        };
+        let response = result.into_response();
+        let outcome = response.extensions().get::<Code>().map_or("ok", |code| code.name());
+        metrics::answered(&caller.name, operation, outcome, began);
+        tracing::debug!(caller = caller.name, operation = operation.name(), outcome, "answered");
+        response
+    }
+
+    /// Runs `work` once for each Idempotency-Key; without one, every time.
+    async fn once<F>(&self, call: Call<'_>, work: F) -> Result<Response, Problem>
+    where
+        F: Future<Output = Result<Bytes, Problem>> + Send + 'static,
+    {
+        let Some(key) = call.headers.get(&IDEMPOTENCY_KEY) else {
+            return work.await.map(|body| json(body, false));
+        };
+        let key = idempotency::parse_key(key.as_bytes())?;
+        let fingerprint = Fingerprint::new(call.operation.name(), call.body);
+        let (answer, replayed) = match self.idempotency.begin(&call.caller.name, key, fingerprint)? {
+            Turn::First(ticket) => {
+                // A task of its own: the answer is owed to whoever asks again, even if this connection breaks.
+                let task = tokio::spawn(async move {
+                    let answer = work.await.map_or_else(|problem| Answer::Failure(Box::new(problem)), Answer::Success);
+                    ticket.answer(answer)
+                });
+                let lost =
+                    |_| Problem { signed: Signed::Unknown, ..Problem::passing(Code::Internal, "it broke", None) };
+                (task.await.map_err(lost)?, false)
+            }
+            Turn::Again(earlier) => {
+                metrics::replayed();
+                let waited = tokio::time::timeout_at(call.deadline, earlier.wait()).await;
+                let detail = "ask again with the same key: its answer is still to come";
+                let pending = Problem {
+                    signed: Signed::Unknown,
+                    retry: Retry::Here,
+                    retry_after_ms: Some(1_000),
+                    ..Problem::new(Code::IdempotencyInProgress, detail)
+                };
+                (waited.map_err(|_| pending)?, true)
+            }
+        };
+        match &*answer {
+            Answer::Success(body) => Ok(json(body.clone(), replayed)),
+            Answer::Failure(problem) => Err(Problem::clone(problem)),
+        }
+    }
+
+    /// When the caller stops waiting.
+    fn deadline(&self, timeout_ms: Option<u32>) -> Result<Instant, Problem> {
+        let timeout = match timeout_ms {
+            Some(0) => return Err(Problem::field(Code::BadInput, "#/timeout_ms", "must be at least 1")),
+            Some(ms) => Duration::from_millis(ms.into()).min(self.limits.timeout_max),
+            None => self.limits.timeout,
+        };
+        Ok(Instant::now() + timeout)
+    }
+}
+
+/// What [`Broker::once`] needs to know of a request.
+struct Call<'a> {
+    operation: Operation,
+    caller: &'a Caller,
+    headers: &'a HeaderMap,
+    body: &'a [u8],
+    deadline: Instant,
+}
+
+/// What [`types::SignRequest`] and [`types::SignBatchRequest`] have in common.
+struct Common<'a> {
+    key: &'a str,
+    algorithm: &'a str,
+    class: types::Class,
+    timeout_ms: Option<u32>,
+    reference: Option<&'a str>,
+    capacity: Option<&'a types::Capacity>,
+    encoding: types::Encoding,
+    timings: bool,
+}
+
+impl Common<'_> {
+    /// Checks it and makes it into what `segld` is asked; `on_behalf_of` is the caller, whatever the request says.
+    fn ask(&self, broker: &Broker, admitted: &Admitted) -> Result<Ask, Problem> {
+        types::name(self.key, "#/key")?;
+        types::name(self.algorithm, "#/algorithm")?;
+        admitted.granted(self.key)?;
+        let reference = match self.reference {
+            Some(reference) => types::text(reference, "#/reference").map(|()| reference.to_owned())?,
+            None => new_reference()?,
+        };
+        let context = wire::Context {
+            reference: Some(reference.into()),
+            on_behalf_of: Some(admitted.caller.name.clone().into()),
+            capacity: self.capacity.map(types::Capacity::to_wire).transpose()?,
+        };
+        Ok(Ask {
+            key: self.key.to_owned(),
+            algorithm: self.algorithm.to_owned(),
+            deadline: broker.deadline(self.timeout_ms)?,
+            class: self.class.to_wire(),
+            context,
+            encoding: self.encoding.to_wire(),
+            timings: self.timings,
+            repeatable: admitted.snapshot.repeatable_keys.contains(self.key),
+        })
+    }
+}
+
+/// 128 random bits in hexadecimal.
+fn new_reference() -> Result<String, Problem> {
+    let mut random = [0; 16];
+    let failed = |_| Problem::passing(Code::Internal, "the system gives no random numbers", None);
+    SystemRandom::new().fill(&mut random).map_err(failed)?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn json(body: Bytes, replayed: bool) -> Response {
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if replayed {
+        headers.insert(&REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn to_json(value: &impl serde::Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("answers have string keys only and serialise").into()
+}
+
+impl Broker {
+    /// Whether it begins to leave.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! A tenant's roads: which `segld` gets a request, and when another one is asked.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use segl_wire::{self as wire, KeyState};
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::{Instant, sleep, timeout},
+};
+
+use super::segld::{Failure, Segld, Signature};
+use crate::problem::Code;
+
+/// Tries of one request in all: enough to pass a draining and a failing `segld`, few enough that a failure common to
+/// all does not multiply the load.
+const TRIES_MAX: usize = 3;
+
+/// A try with less time than this is not made: it would only end as unknown.
+const TRY_MIN: Duration = Duration::from_millis(5);
+
+/// How long a request waits for some `segld` to become ready, when none is: it bridges a reconnection, no outage.
+const READY_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// A look at the keys is asked for early at most this often.
+const REFRESH_PAUSE: Duration = Duration::from_millis(100);
+
+/// One tenant and all its roads.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Its name
+    pub name: String,
+    members: Vec<Arc<Member>>,
+    /// Where the search for the least busy begins, so that equals take turns
+    turn: AtomicUsize,
+}
+
+/// One road and what was last seen of the keys behind it. The keys are looked at for as long as it lives.
+#[derive(Debug)]
+pub struct Member {
+    /// The name of the `segld`
+    pub name: String,
+    /// The road
+    pub segld: Arc<dyn Segld>,
+    view: watch::Receiver<Option<Arc<View>>>,
+    look: Arc<Notify>,
+    refresh: Duration,
+    watching: AbortHandle,
+}
+
+#[derive(Debug)]
+struct View {
+    at: Instant,
+    keys: BTreeMap<String, wire::Key<'static>>,
+}
+
+/// What is asked, the same whichever `segld` gets it.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Name of the key
+    pub key: String,
+    /// Name of the algorithm
+    pub algorithm: String,
+    /// When the caller stops waiting
+    pub deadline: Instant,
+    /// Urgency
+    pub class: wire::Class,
+    /// For the record
+    pub context: wire::Context<'static>,
+    /// Form of an ECDSA signature
+    pub encoding: wire::EcdsaEncoding,
+    /// Whether the answer shall carry timings
+    pub timings: bool,
+    /// Whether the key is marked so that a request of unknown fate may be made again
+    pub repeatable: bool,
+}
+
+impl Ask {
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn meta(&self) -> wire::Meta<'_> {
+        let timeout_ms = u32::try_from(self.left().as_millis()).unwrap_or(u32::MAX).max(1);
+        wire::Meta { timeout_ms, class: self.class, context: self.context.clone() }
+    }
+}
+
+/// How it ended, and after how many tries.
+#[derive(Debug)]
+pub struct Outcome<T> {
+    /// The answer
+    pub result: T,
+    /// How many `segld` were asked
+    pub tries: u32,
+}
+
+impl Tenant {
+    /// With its roads.
+    pub fn new(name: String, members: Vec<Arc<Member>>) -> Self {
+        Self { name, members, turn: AtomicUsize::new(0) }
+    }
+
+    /// Its roads.
+    pub fn members(&self) -> &[Arc<Member>] {
+        &self.members
+    }
+
+    /// Whether any road is open.
+    pub fn is_ready(&self) -> bool {
+        self.members.iter().any(|member| member.segld.is_ready())
+    }
+
+    /// Waits until the keys behind some road were seen, at most so long.
+    pub async fn wait_seen(&self, limit: Duration) -> bool {
+        let seen = self.members.iter().map(|member| {
+            let mut view = member.view.clone();
+            Box::pin(async move {
+                let _ = view.wait_for(Option::is_some).await;
+            }) as Pin<Box<dyn Future<Output = ()> + Send>>
+        });
+        timeout(limit, first(seen.collect())).await.is_ok()
+    }
+
+    /// One signature.
+    pub async fn sign(&self, ask: &Ask, payload: &wire::Payload<'_>) -> Outcome<Result<Signature, Failure>> {
+        let mut asked = Vec::with_capacity(TRIES_MAX);
+        let mut last = None;
+        while let Some((at, member)) = self.next(ask, &asked).await {
+            asked.push(at);
+            let request = wire::Sign {
+                meta: ask.meta(),
+                key: Cow::Borrowed(&ask.key),
+                algorithm: Cow::Borrowed(&ask.algorithm),
+                payload: payload.clone(),
+                encoding: ask.encoding,
+                timings: ask.timings,
+            };
+            match member.segld.sign(&request).await {
+                Ok(signature) => return Outcome { result: Ok(signature), tries: asked.len() as u32 },
+                Err(failure) => {
+                    member.heed(&failure);
+                    let again = failure.may_go_elsewhere(ask.repeatable);
+                    last = Some(worse(last, failure));
+                    if !again {
+                        break;
+                    }
+                }
+            }
+        }
+        Outcome { result: Err(last.unwrap_or_else(|| self.nobody(ask))), tries: asked.len() as u32 }
+    }
+
+    /// Many signatures with one key. Only the items that another `segld` may be asked for are asked again.
+    pub async fn sign_batch(
+        &self,
+        ask: &Ask,
+        items: &[wire::BatchItem<'_>],
+    ) -> Outcome<Vec<Result<Signature, Failure>>> {
+        let mut asked = Vec::with_capacity(TRIES_MAX);
+        let mut results: Vec<Option<Result<Signature, Failure>>> = vec![None; items.len()];
+        let mut open: Vec<usize> = (0..items.len()).collect();
+        while !open.is_empty() {
+            let Some((at, member)) = self.next(ask, &asked).await else { break };
+            asked.push(at);
+            let request = wire::SignBatch {
+                meta: ask.meta(),
+                key: Cow::Borrowed(&ask.key),
+                algorithm: Cow::Borrowed(&ask.algorithm),
+                encoding: ask.encoding,
+                timings: ask.timings,
+                items: open.iter().map(|at| items[*at].clone()).collect(),
+            };
+            let answers = match member.segld.sign_batch(&request).await {
+                Ok(answers) if answers.len() == open.len() => answers,
+                Ok(_) => {
+                    let detail = "segld answered another number of items than it was asked for";
+                    vec![Err(Failure::unanswered(Code::UpstreamProtocol, detail)); open.len()]
+                }
+                Err(failure) => vec![Err(failure); open.len()],
+            };
+            let mut again = Vec::new();
+            for (at, answer) in open.into_iter().zip(answers) {
+                let earlier = results[at].take().and_then(Result::err);
+                results[at] = Some(answer.map_err(|failure| {
+                    member.heed(&failure);
+                    if failure.may_go_elsewhere(ask.repeatable) {
+                        again.push(at);
+                    }
+                    worse(earlier, failure)
+                }));
+            }
+            open = again;
+        }
+        let result = results.into_iter().map(|result| result.unwrap_or_else(|| Err(self.nobody(ask)))).collect();
+        Outcome { result, tries: asked.len() as u32 }
+    }
+
+    /// The keys as last seen, by name; with each, the members that show it and its state there.
+    pub fn keys(&self) -> Option<BTreeMap<String, Vec<(Arc<Member>, wire::Key<'static>)>>> {
+        let mut all: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        let mut seen = false;
+        for member in &self.members {
+            let Some(view) = member.fresh() else { continue };
+            seen = true;
+            for (name, key) in &view.keys {
+                all.entry(name.clone()).or_default().push((member.clone(), key.clone()));
+            }
+        }
+        seen.then_some(all)
+    }
+
+    /// The best `segld` not asked yet: ready, its key usable as far as known, the least busy. `None` when there is
+    /// none or no time or tries are left.
+    async fn next(&self, ask: &Ask, asked: &[usize]) -> Option<(usize, &Member)> {
+        if asked.len() >= TRIES_MAX || ask.left() < TRY_MIN {
+            return None;
+        }
+        if asked.is_empty() && !self.is_ready() {
+            let ready = self.members.iter().map(|member| member.segld.ready()).collect();
+            let _ = timeout(ask.left().min(READY_WAIT_MAX), first(ready)).await;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let count = self.members.len();
+        (0..count)
+            .map(|step| turn.wrapping_add(step) % count)
+            .filter(|at| !asked.contains(at) && self.members[*at].segld.is_ready())
+            .min_by_key(|at| (self.members[*at].doubt(&ask.key), self.members[*at].segld.in_flight()))
+            .map(|at| (at, &*self.members[at]))
+    }
+
+    fn nobody(&self, ask: &Ask) -> Failure {
+        if ask.left() < TRY_MIN {
+            let detail = "the deadline passed before a segld could be asked";
+            return Failure { code: Code::Expired, ..Failure::not_sent(detail) };
+        }
+        Failure::not_sent(format!("none of the {} segld can be reached now", self.members.len()))
+    }
+}
+
+/// Until one of them is done.
+async fn first(mut waits: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>>) {
+    poll_fn(|context| {
+        let done = waits.iter_mut().any(|wait| wait.as_mut().poll(context).is_ready());
+        if done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// What a request that failed twice is reported as: once it may have been signed, it stays so.
+fn worse(earlier: Option<Failure>, latest: Failure) -> Failure {
+    match earlier {
+        Some(earlier) if earlier.signed == crate::problem::Signed::Unknown => {
+            Failure { signed: earlier.signed, ..latest }
+        }
+        _ => latest,
+    }
+}
+
+impl Member {
+    /// A road whose keys are looked at every `refresh`, and soon after a failure that speaks of them.
+    pub fn start(name: String, segld: Arc<dyn Segld>, refresh: Duration) -> Arc<Self> {
+        let (sender, view) = watch::channel(None);
+        let look = Arc::new(Notify::new());
+        let task = tokio::spawn(watch_keys(name.clone(), segld.clone(), sender, look.clone(), refresh));
+        Arc::new(Self { name, segld, view, look, refresh, watching: task.abort_handle() })
+    }
+
+    /// How many keys can sign there, of how many; `None` while nothing fresh is known.
+    pub fn key_counts(&self) -> Option<(usize, usize)> {
+        let view = self.fresh()?;
+        Some((view.keys.values().filter(|key| key.state == KeyState::Usable).count(), view.keys.len()))
+    }
+
+    /// What was seen, unless it is too old: three rounds missed.
+    fn fresh(&self) -> Option<Arc<View>> {
+        let view = self.view.borrow().clone()?;
+        (view.at.elapsed() <= self.refresh * 3 && self.segld.is_ready()).then_some(view)
+    }
+
+    /// 0: the key can sign there; 1: nobody knows; 2: it cannot, as far as seen. A `segld` in doubt is still asked
+    /// when there is no better, since its own answer is newer than what was seen.
+    fn doubt(&self, key: &str) -> u8 {
+        match self.fresh() {
+            None => 1,
+            Some(view) => match view.keys.get(key) {
+                Some(key) if key.state == KeyState::Usable => 0,
+                _ => 2,
+            },
+        }
+    }
+
+    /// What a failure says about the keys' states is looked at soon.
+    fn heed(&self, failure: &Failure) {
+        if matches!(failure.code, Code::KeyUnavailable | Code::KeyRefused | Code::TokenFailed) {
+            self.look.notify_one();
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+async fn watch_keys(
+    name: String,
+    segld: Arc<dyn Segld>,
+    view: watch::Sender<Option<Arc<View>>>,
+    look: Arc<Notify>,
+    refresh: Duration,
+) {
+    loop {
+        segld.ready().await;
+        match segld.list_keys(refresh).await {
+            Ok(keys) => {
+                let keys = keys.into_iter().map(|key| (key.name.clone().into_owned(), key)).collect();
+                view.send_replace(Some(Arc::new(View { at: Instant::now(), keys })));
+            }
+            Err(failure) => tracing::debug!(segld = name, detail = failure.detail, "keys could not be listed"),
+        }
+        sleep(refresh.min(REFRESH_PAUSE)).await;
+        let _ = timeout(refresh.saturating_sub(REFRESH_PAUSE), look.notified()).await;
+    }
+}
