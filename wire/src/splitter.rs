@@ -7,6 +7,9 @@ use crate::{HEADER_LEN, Header, HeaderError};
 /// Room offered to a read, and the size of an idle buffer: one TLS record's plaintext.
 const ROOM: usize = 16 * 1024;
 
+/// Less room than this is not offered: rustls takes so much at a time.
+const ROOM_MIN: usize = 4 * 1024;
+
 /// A receive buffer from which frames are taken without being copied.
 ///
 /// Bytes go in by [`room`](Self::room) and [`filled`](Self::filled), or by [`push`](Self::push); frames come out by
@@ -41,11 +44,11 @@ impl FrameBuffer {
             }
         }
         // A frame moves at most once, to the front: only taking others away makes `start` rise again.
-        if self.start > 0 && self.buffer.len() - self.end < ROOM {
+        if self.start > 0 && self.buffer.len() - self.end < ROOM_MIN {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.buffer.len() - self.end < ROOM {
+        if self.buffer.len() - self.end < ROOM_MIN {
             let longest = HEADER_LEN + self.frame_max as usize + ROOM;
             let len = (self.end * 2).max(self.end + ROOM).min(longest).max(self.buffer.len());
             self.buffer.reserve_exact(len - self.buffer.len());
