@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test it is the failure")]
 
+mod bad_input;
 mod first_light;
 mod systemd;
 mod workspace;

@@ -6,6 +6,7 @@
 
 #![warn(missing_docs)]
 
+pub mod conversation;
 pub mod http;
 pub mod openssl;
 pub mod pki;
@@ -16,7 +17,7 @@ pub mod site;
 pub mod softhsm;
 
 /// A failure of the surroundings, as a sentence: tests unwrap it, the demo prints it.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// Runs a program to its end and returns its standard output; anything but success is an error with what it said.
 pub(crate) fn run(command: &mut std::process::Command) -> Result<Vec<u8>> {
