@@ -4,5 +4,7 @@
 
 mod bad_input;
 mod first_light;
+mod lifecycle;
+mod load;
 mod systemd;
 mod workspace;

@@ -200,17 +200,19 @@ impl Site {
         command
     }
 
-    /// Starts segld and waits until it says that it is ready.
+    /// Starts segld and waits until it says that it is ready, and then until its keys sign.
     pub fn start_segld(&self) -> Result<Service> {
         let mut service = Service::start(self.segld_command(), &self.dir, "segld")?;
         service.ready(READY)?;
+        await_keys(&self.segld_admin()?)?;
         Ok(service)
     }
 
-    /// Starts the broker and waits until it says that it is ready.
+    /// Starts the broker and waits until it says that it is ready, and then until it reaches keys that sign.
     pub fn start_broker(&self) -> Result<Service> {
         let mut service = Service::start(self.broker_command(), &self.dir, "segl-broker")?;
         service.ready(READY)?;
+        await_keys(&self.broker_admin()?)?;
         Ok(service)
     }
 
@@ -228,25 +230,6 @@ impl Site {
     /// A client of the broker's metrics and health.
     pub fn broker_admin(&self) -> Result<Http> {
         Http::new(&format!("http://{}", self.broker_admin), &self.servers.pem(), None)
-    }
-
-    /// Waits until keys sign, all the way from the broker.
-    pub fn await_keys(&self) -> Result<()> {
-        for admin in [self.segld_admin()?, self.broker_admin()?] {
-            let deadline = Instant::now() + READY;
-            loop {
-                let answer = admin.get("/readyz")?;
-                if answer.status == 200 {
-                    break;
-                }
-                if Instant::now() > deadline {
-                    return Err(format!("not ready after {} s: {answer:?}", READY.as_secs()).into());
-                }
-                // Nothing tells when a key becomes able to sign but asking again.
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
-        Ok(())
     }
 
     fn write_segld_toml(&mut self) -> Result<String> {
@@ -355,6 +338,22 @@ server_name = "localhost"
             )?;
         }
         Ok(toml)
+    }
+}
+
+/// Waits until a daemon's `/readyz` says that keys sign: READY=1 says only that it serves, and a token may take longer.
+pub fn await_keys(admin: &Http) -> Result<()> {
+    let deadline = Instant::now() + READY;
+    loop {
+        let answer = admin.get("/readyz").map_err(|error| error.to_string());
+        if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("not ready after {} s: {answer:?}", READY.as_secs()).into());
+        }
+        // Nothing tells when a key becomes able to sign but asking again.
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -17,7 +17,7 @@ use segl_tests::{
     process::Service,
     programs,
     signing::{self, Signed},
-    site::{ED25519, P256, P384, RSA, Site, Token},
+    site::{ED25519, P256, P384, RSA, Site, Token, await_keys},
 };
 
 use crate::{
@@ -119,14 +119,15 @@ impl Demo {
         let started = Instant::now();
         let mut segld = Service::start(own_group(site.segld_command()), dir, "segld")?;
         segld.ready(SOON)?;
+        // READY=1 means that it serves; /readyz that keys sign, which a token may need a moment for.
+        await_keys(&site.segld_admin()?)?;
         println!("segld       mutual TLS on {}, ready after {}", site.segld, ms(started.elapsed()));
         let started = Instant::now();
         let mut broker = Service::start(own_group(site.broker_command()), dir, "segl-broker")?;
         broker.ready(SOON)?;
+        await_keys(&site.broker_admin()?)?;
         println!("segl-broker HTTPS on {}, ready after {}", site.broker, ms(started.elapsed()));
         let demo = Demo { caller: site.caller(&site.tenants[0])?, site, broker, segld, interrupted };
-        // READY=1 means that a daemon serves; /readyz that keys sign, which a token may need a moment for.
-        demo.site.await_keys()?;
         println!("/readyz of both says that keys sign");
         Ok(demo)
     }

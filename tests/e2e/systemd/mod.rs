@@ -3,12 +3,10 @@
 
 mod container;
 
-use std::time::{Duration, Instant};
-
 use segl_tests::{
     http::Http,
     openssl, programs, signing,
-    site::{P256, Site, Token},
+    site::{P256, Site, Token, await_keys},
 };
 
 use self::container::Container;
@@ -99,21 +97,6 @@ fn sign(container: &Container, site: &Site, reference: &str) {
     signed.unwrap().unwrap();
 }
 
-/// Waits until keys sign, all the way from the broker.
-fn await_keys(container: &Container, site: &Site) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let answer = container.in_network(|| site.broker_admin()?.get("/readyz")).unwrap();
-        match answer {
-            Ok(answer) if answer.status == 200 => return,
-            Ok(answer) => assert!(Instant::now() < deadline, "{}: {}", answer.status, answer.text),
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        // Nothing tells when a key becomes able to sign but asking again.
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 #[ignore = "needs root and a container: cargo xtask test --stage systemd"]
 fn a_connection_to_the_socket_starts_segld_which_signs_reloads_and_stops_in_order() {
@@ -129,7 +112,7 @@ fn a_connection_to_the_socket_starts_segld_which_signs_reloads_and_stops_in_orde
     container.run(&["systemctl", "start", "segld.socket", "segl-broker.socket"]).unwrap();
     assert_eq!(container.show("segld.service", "ActiveState").unwrap(), "inactive");
     container.run(&["systemctl", "start", "segl-broker.service"]).unwrap();
-    await_keys(&container, &site);
+    container.in_network(|| await_keys(&site.broker_admin()?)).unwrap().unwrap();
     assert_eq!(container.show("segld.service", "ActiveState").unwrap(), "active", "the broker's connection started it");
     sign(&container, &site, "before-the-reload");
 
