@@ -84,22 +84,21 @@ impl std::error::Error for Findings {}
 pub(super) struct Collector<'a> {
     file: PathBuf,
     text: &'a str,
-    /// Where the parser lost its way: values on these lines are guesses, not the author's
-    broken_lines: Vec<usize>,
+    /// Lines are missing: what is not there may be on one of them
+    incomplete: bool,
     found: RefCell<Vec<(usize, Finding)>>,
 }
 
 impl<'a> Collector<'a> {
     pub(super) fn new(file: PathBuf, text: &'a str) -> Self {
-        Collector { file, text, broken_lines: Vec::new(), found: RefCell::default() }
+        Collector { file, text, incomplete: false, found: RefCell::default() }
     }
 
-    /// A syntax error. From now on nothing is said about its line, nor about what seems to be missing.
-    pub(super) fn syntax(&mut self, error: &toml::de::Error) {
-        let offset = error.span().map_or(self.text.len(), |span| span.start);
-        let hint = "see https://toml.io; text needs quotes, every line is `name = value` or a [section]";
-        self.add(Severity::Error, Some(offset), error.message().to_owned(), hint.to_owned());
-        self.broken_lines.push(self.place(offset).0);
+    /// A syntax error. From now on nothing is said about what seems to be missing.
+    pub(super) fn syntax(&mut self, offset: usize, text: String) {
+        self.incomplete = true;
+        let hint = "see https://toml.io: text needs quotes, every line is `name = value` or a [section]";
+        self.error(&(offset..offset), text, hint);
     }
 
     pub(super) fn error(&self, span: &Range<usize>, text: impl Into<String>, hint: impl Into<String>) {
@@ -113,21 +112,15 @@ impl<'a> Collector<'a> {
     /// Something that is not there (a setting, a name's definition): after a syntax error it may well be, on a line
     /// that could not be read, so it is said only when the syntax is sound.
     pub(super) fn missing(&self, span: &Range<usize>, text: impl Into<String>, hint: impl Into<String>) {
-        if self.broken_lines.is_empty() {
+        if !self.incomplete {
             self.say(Severity::Error, span, text.into(), hint.into());
         }
     }
 
     fn say(&self, severity: Severity, span: &Range<usize>, text: String, hint: String) {
-        if !self.broken_lines.contains(&self.place(span.start).0) {
-            self.add(severity, Some(span.start), text, hint);
-        }
-    }
-
-    fn add(&self, severity: Severity, offset: Option<usize>, text: String, hint: String) {
-        let place = offset.map(|offset| self.place(offset));
+        let place = Some(self.place(span.start));
         let finding = Finding { severity, file: self.file.clone(), place, text, hint };
-        self.found.borrow_mut().push((offset.unwrap_or(0), finding));
+        self.found.borrow_mut().push((span.start, finding));
     }
 
     /// "line 12", for a finding that points at another place.

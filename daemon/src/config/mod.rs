@@ -14,6 +14,9 @@ mod read_tls;
 mod read_tokens;
 mod reader;
 mod settings;
+mod syntax;
+#[cfg(test)]
+mod tests;
 
 use std::{
     ffi::OsString,
@@ -24,7 +27,7 @@ use std::{
 use ring::digest::{SHA256, digest};
 use toml::de::DeTable;
 
-use self::{files::Files, findings::Collector, reader::Section};
+use self::{files::Files, findings::Collector, reader::Section, syntax::Source};
 
 pub use self::{
     findings::{Finding, Findings, Severity},
@@ -148,15 +151,19 @@ fn read_file(path: &Path, surroundings: &Surroundings) -> (Option<Config>, Findi
 }
 
 fn read_text(path: &Path, text: &str, surroundings: &Surroundings) -> (Option<Config>, Findings) {
-    let (tree, syntax_errors) = DeTable::parse_recoverable(text);
+    let source = Source::new(text);
     let mut collector = Collector::new(path.to_owned(), text);
-    for error in &syntax_errors {
-        collector.syntax(error);
+    for error in source.errors {
+        collector.syntax(error.offset, error.message);
     }
-    let files = Files::new(path, surroundings, &collector);
-    let root = Section::root(&tree, &collector);
-    let config = read_root(&root, &files, text);
-    root.finish();
+    let tree = source.readable.as_deref().and_then(|readable| DeTable::parse(readable).ok());
+    let config = tree.and_then(|tree| {
+        let files = Files::new(path, surroundings, &collector);
+        let root = Section::root(&tree, &collector);
+        let config = read_root(&root, &files, text);
+        root.finish();
+        config
+    });
     let findings = collector.finish();
     (config.filter(|_| !findings.fatal()), findings)
 }

@@ -117,8 +117,8 @@ fn locator(section: &Section<'_>, held_by: &[&At<Token>], earlier: &[At<Key>], f
     let embedded = held_by.iter().filter(|token| matches!(token.value.kind, TokenKind::Embedded { .. })).count();
     let (uri, file) = (section.value("uri"), section.value("file"));
     let (wanted, other) = match held_by.len() {
-        // No token known: take what is there.
-        0 => (uri.or(file), None),
+        // No token known: nothing can be said.
+        0 => return "".into(),
         held if embedded == held => (section.required("file", "file = \"NAME.pem\" in the token's directory"), uri),
         _ if embedded == 0 => (section.required("uri", "uri = \"pkcs11:object=LABEL;id=%01\""), file),
         _ => {

@@ -4,7 +4,10 @@ use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use rustls::{
     crypto::ring::default_provider,
-    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
 };
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
@@ -45,6 +48,13 @@ pub(super) fn chain(pem: &[u8]) -> Result<Chain, String> {
     Chain::from_pem(pem).map_err(|error| error.to_string())
 }
 
+fn pem_error(error: pem::Error) -> String {
+    match error {
+        pem::Error::NoItemsFound => "there is none in it".to_owned(),
+        other => format!("it is not PEM ({other})"),
+    }
+}
+
 fn own_validity(value: Value<'_>, chain: &Chain, files: &Files<'_>) {
     let now = files.now_unix_s();
     match chain.validity(now) {
@@ -63,7 +73,7 @@ fn own_validity(value: Value<'_>, chain: &Chain, files: &Files<'_>) {
 }
 
 fn private_key(value: Value<'_>, chain: Option<&Chain>, files: &Files<'_>) -> Option<FromFile<PrivateKeyDer<'static>>> {
-    let parse = |pem: &[u8]| PrivateKeyDer::from_pem_slice(pem).map_err(|error| error.to_string());
+    let parse = |bytes: &[u8]| PrivateKeyDer::from_pem_slice(bytes).map_err(pem_error);
     let key = files.content(value, "private key", parse)?;
     if key.path.metadata().is_ok_and(|found| found.permissions().mode() & 0o004 != 0) {
         value.warning(format!("everybody may read {}", key.path.display()), "chmod 0600, owned by segld's user");
@@ -154,7 +164,7 @@ fn crl(
         if bytes.first() == Some(&0x30) {
             return Ok(CertificateRevocationListDer::from(bytes.to_vec()));
         }
-        CertificateRevocationListDer::from_pem_slice(bytes).map_err(|error| error.to_string())
+        CertificateRevocationListDer::from_pem_slice(bytes).map_err(pem_error)
     })?;
     let parsed = match CertificateRevocationList::from_der(&list.content) {
         Ok(([], parsed)) => parsed,

@@ -97,12 +97,14 @@ fn pkcs11(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> To
     let uri = uri_at.and_then(|value| token_uri(value).map(|uri| (value, uri)));
     let pin = pin(section, files);
     if let Some((value, uri)) = &uri {
-        let same = |token: &&At<Token>| {
-            matches!(&token.value.kind, TokenKind::Pkcs11 { module: m, uri: u, .. } if Some(m) == module.as_ref() && u == uri)
-        };
+        let same = |token: &&At<Token>| matches!(&token.value.kind, TokenKind::Pkcs11 { module: m, uri: u, .. } if Some(m) == module.as_ref() && u == uri);
         if let Some(other) = earlier.iter().find(same) {
             value.error(
-                format!("this is the same token as \"{}\" on {}", other.value.name, files.collector().line(&other.span)),
+                format!(
+                    "this is the same token as \"{}\" on {}",
+                    other.value.name,
+                    files.collector().line(&other.span)
+                ),
                 "one [[token]] for each; raise `sessions` instead",
             );
         }
@@ -111,19 +113,19 @@ fn pkcs11(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> To
 }
 
 fn pin(section: &Section<'_>, files: &Files<'_>) -> PinSource {
-    let (value, source) = match (section.value("pin_file"), section.value("pin_credential")) {
+    let (value, source, path) = match (section.value("pin_file"), section.value("pin_credential")) {
         (Some(_), Some(credential)) => {
             credential.error("both `pin_file` and `pin_credential` are given", "take one of them out");
             return PinSource::None;
         }
-        (Some(value), None) => (value, files.path(value).map(PinSource::File)),
+        (Some(value), None) => {
+            let Some(path) = files.path(value) else { return PinSource::None };
+            (value, PinSource::File(path.clone()), path)
+        }
         (None, Some(value)) => {
             let located = value.text().and_then(|name| Some((name, files.credential(value, name)?)));
-            let source = located.and_then(|(name, located)| match located {
-                Located::At(_) => Some(PinSource::Credential(name.to_owned())),
-                Located::OutOfSight => None,
-            });
-            (value, source)
+            let Some((name, Located::At(path))) = located else { return PinSource::None };
+            (value, PinSource::Credential(name.to_owned()), path)
         }
         (None, None) => {
             let hint = "pin_credential = \"NAME\" with LoadCredentialEncrypted=NAME in the unit, or pin_file = \"...\"";
@@ -131,9 +133,9 @@ fn pin(section: &Section<'_>, files: &Files<'_>) -> PinSource {
             return PinSource::None;
         }
     };
-    let Some(source) = source else { return PinSource::None };
-    if let Err(error) = source.check() {
-        files.judged_as_daemon(value, error.to_string(), "a file that root or segld's user owns, and nobody else may read");
+    if let Err(error) = PinSource::File(path).check() {
+        let hint = "a file that root or segld's user owns, and nobody else may read";
+        files.judged_as_daemon(value, error.to_string(), hint);
     }
     source
 }
@@ -168,7 +170,8 @@ fn embedded(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> 
 fn token_uri(value: Value<'_>) -> Option<Uri> {
     let uri = pkcs11_uri(value)?;
     if uri.selects_object() {
-        value.error("the URI names an object, but this is about the token", "object and id go into the [[key]]'s `uri`");
+        value
+            .error("the URI names an object, but this is about the token", "object and id go into the [[key]]'s `uri`");
         return None;
     }
     if !uri.selects_token() {
@@ -187,7 +190,8 @@ pub(super) fn pkcs11_uri(value: Value<'_>) -> Option<Uri> {
             None
         }
         Err(error) => {
-            value.wrong("a PKCS#11 URI (RFC 7512)", &format!("{error}; pkcs11:token=LABEL, pkcs11:object=LABEL;id=%01"));
+            value
+                .wrong("a PKCS#11 URI (RFC 7512)", &format!("{error}; pkcs11:token=LABEL, pkcs11:object=LABEL;id=%01"));
             None
         }
     }

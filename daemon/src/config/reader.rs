@@ -341,7 +341,7 @@ impl<'a> Value<'a> {
 /// The known name that was probably meant.
 pub(super) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
-    known.min_by_key(distance).filter(|known| distance(known) <= 1 + known.len() / 4)
+    known.min_by_key(distance).filter(|known| distance(known) <= name.len().max(known.len()) / 3)
 }
 
 /// Enough of a text to know it again: what stands in the wrong place may be long, or a secret.

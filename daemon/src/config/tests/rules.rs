@@ -1,0 +1,197 @@
+//! Rules one by one, each on the shortest configuration that shows it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use segl_hsm::{Algorithm, pkcs11::PinSource};
+use segl_wire::Class;
+
+use super::{MINIMAL, Site, Surroundings, minimal_and};
+use crate::config::{Operation, San, SelfTest, TokenKind};
+
+/// Everything said, which has to be one thing.
+#[track_caller]
+fn only(site: &Site, text: &str, expected: &str) {
+    let (_, findings) = site.read(text);
+    assert!(findings.iter().count() == 1 && findings.to_string().contains(expected), "{findings}");
+}
+
+#[test]
+fn the_shortest_configuration_is_complete() {
+    let site = Site::new();
+    let (config, findings) = site.read(MINIMAL);
+    assert!(findings.is_empty(), "{findings}");
+    let config = config.unwrap();
+    assert_eq!(config.listen.addresses, [SocketAddr::from(([127, 0, 0, 1], 7443))]);
+    assert_eq!(config.admin.address, SocketAddr::from(([127, 0, 0, 1], 9464)));
+    assert_eq!(config.limits.handshake_timeout, Duration::from_secs(5));
+    assert_eq!(config.audit.directory, site.path("journal"));
+    assert_eq!(config.host.name, rustix::system::uname().nodename().to_str().unwrap());
+    let [key] = config.keys.as_slice() else { panic!("{:?}", config.keys) };
+    assert_eq!((key.repeatable, key.self_test, &*key.locator), (false, SelfTest::Sign, "documents.pem"));
+    let [tenant] = config.tenants.as_slice() else { panic!("{:?}", config.tenants) };
+    assert_eq!(tenant.in_flight_max, config.limits.in_flight_per_tenant);
+    assert_eq!(tenant.clients[0].san, San::Uri("spiffe://segl.example/borger".into()));
+    let [grant] = tenant.grants.as_slice() else { panic!("{:?}", tenant.grants) };
+    assert_eq!(grant.operations, [Operation::Sign]);
+    assert_eq!(grant.algorithms, [Algorithm::EcdsaP256Sha256]);
+    assert_eq!(grant.classes, [Class::Login, Class::Signature, Class::Bulk]);
+}
+
+#[test]
+fn the_digest_is_that_of_the_files_bytes() {
+    let site = Site::new();
+    let one = site.config(MINIMAL);
+    let other = site.config(&minimal_and("# a comment\n"));
+    assert_eq!(one.digest().as_slice(), ring::digest::digest(&ring::digest::SHA256, MINIMAL.as_bytes()).as_ref());
+    assert_ne!(one.digest(), other.digest());
+}
+
+#[test]
+fn a_pkcs11_token_takes_its_pin_from_a_file_or_a_credential() {
+    let site = Site::new();
+    let token = |pin: &str| {
+        MINIMAL
+            .replace("kind = \"embedded\"\ndirectory = \"keys\"\ngenerate = [{ file = \"documents.pem\", type = \"ec-p256\" }]",
+                &format!("kind = \"pkcs11\"\nmodule = \"module.so\"\nuri = \"pkcs11:token=room-1\"\nsessions = 30\n{pin}"))
+            .replace("file = \"documents.pem\"", "uri = \"pkcs11:object=documents;id=%01\"")
+    };
+    let config = site.config(&token("pin_file = \"pin\""));
+    let TokenKind::Pkcs11 { uri, pin, .. } = &config.tokens[0].kind else { panic!("{:?}", config.tokens) };
+    assert_eq!((uri.token.as_deref(), pin), (Some("room-1"), &PinSource::File(site.path("pin"))));
+    assert_eq!(config.tokens[0].sessions, 30);
+    only(&site, &token(""), "[[token]] \"keys\" has no `pin_credential`");
+    only(
+        &site,
+        &token("pin_file = \"pin\"\npin_credential = \"pin\""),
+        "both `pin_file` and `pin_credential` are given",
+    );
+    only(&site, &token("pin_file = \"pin-of-others\""), "pin-of-others: No such file");
+}
+
+#[test]
+fn a_pin_file_that_others_can_read_is_refused_by_the_daemon_and_warned_of_at_the_shell() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::new();
+    std::fs::set_permissions(site.path("pin"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let text = "[[token]]\nname = \"hsm\"\nkind = \"pkcs11\"\nmodule = \"module.so\"\nuri = \"pkcs11:token=a\"\n\
+                sessions = 1\npin_file = \"pin\"\n";
+    let text = minimal_and(text);
+    only(&site, &text, "error: PIN: ");
+    let shell = Surroundings { as_daemon: false, ..site.surroundings() };
+    let (config, findings) = site.read_as(&text, &shell);
+    assert!(config.is_some() && findings.to_string().contains("warning: PIN: "), "{findings}");
+}
+
+#[test]
+fn credentials_are_found_where_systemd_puts_them_and_not_missed_at_the_shell() {
+    let site = Site::new();
+    let text = MINIMAL.replace("\"server.key\"", "\"credential:tls-key\"");
+    std::fs::copy(site.path("server.key"), site.path("credentials/tls-key")).unwrap();
+    assert_eq!(site.config(&text).tls.private_key.path, site.path("credentials/tls-key"));
+    let unset = Surroundings { credentials: None, ..site.surroundings() };
+    let (config, findings) = site.read_as(&text, &unset);
+    assert!(config.is_none() && findings.fatal() && findings.to_string().contains("$CREDENTIALS_DIRECTORY is not set"));
+    let (_, findings) = site.read_as(&text, &Surroundings { as_daemon: false, ..unset });
+    assert!(!findings.fatal() && findings.to_string().contains("only the service sees it"), "{findings}");
+    only(&site, &text.replace("tls-key", "../server.key"), "must be the name of a credential");
+}
+
+#[test]
+fn the_daemons_certificate_must_be_valid_now() {
+    let site = Site::new();
+    let expired = MINIMAL.replace("server.pem", "expired.pem");
+    only(&site, &expired, "the certificate has expired: no client would accept it");
+    let before = Surroundings { now_unix_s: 1_700_000_000, ..site.surroundings() };
+    assert!(site.read_as(MINIMAL, &before).1.to_string().contains("not valid yet"));
+    let two_days_before_the_end = Surroundings { now_unix_s: 1_798_761_600 - 2 * 86_400, ..site.surroundings() };
+    assert!(
+        site.read_as(MINIMAL, &two_days_before_the_end)
+            .1
+            .to_string()
+            .contains("warning: the certificate expires in 2 days")
+    );
+}
+
+#[test]
+fn revocation_lists_must_be_current_and_from_the_clients_ca() {
+    let site = Site::new();
+    let with = |lists: &str| MINIMAL.replace("\"clients-ca.pem\"", &format!("\"clients-ca.pem\"\ncrls = {lists}"));
+    assert_eq!(site.config(&with("[\"clients.crl\"]")).tls.crls.len(), 1);
+    only(&site, &with("[\"expired.crl\"]"), "error: the CRL has expired");
+    only(&site, &with("[\"clients.crl\", \"foreign.crl\"]"), "is from CN=Somebody's CA, which is not in `client_ca`");
+    assert!(site.findings(&with("[\"foreign.crl\"]")).contains("there is no CRL of CN=Clients CA"));
+    let text = with("[\"expired.crl\"]\ncrl_grace = \"30d\"");
+    let days_after = Surroundings { now_unix_s: 1_767_225_600 + 86_400, ..site.surroundings() };
+    let (config, findings) = site.read_as(&text, &days_after);
+    assert!(config.is_some() && findings.to_string().contains("lives on `crl_grace`"), "{findings}");
+}
+
+#[test]
+fn an_expired_key_certificate_is_a_warning_since_the_other_keys_are_well() {
+    let site = Site::new();
+    let text = MINIMAL.replace("[[tenant]]", "certificate = \"expired.pem\"\n[[tenant]]");
+    let (config, findings) = site.read(&text);
+    assert!(config.is_some() && findings.to_string().contains("the key refuses to sign"), "{findings}");
+}
+
+#[test]
+fn one_public_key_with_two_purposes_is_refused_by_its_certificates() {
+    let site = Site::new();
+    let second = "[[key]]\nname = \"login\"\npurpose = \"assertion\"\ntokens = [\"keys\"]\nfile = \"login.pem\"\n\
+                  algorithms = [\"ecdsa-p256-sha256\"]\ncertificate = \"login.pem\"\n";
+    let text = minimal_and(second)
+        .replace("[[tenant]]", "certificate = \"login.pem\"\n[[tenant]]")
+        .replace("generate = [", "generate = [{ file = \"login.pem\", type = \"ec-p256\" }, ");
+    only(&site, &text, "keys \"documents\" (digest) and \"login\" (assertion) are one public key");
+    assert!(site.read(&text.replace("assertion", "digest")).0.is_some());
+}
+
+#[test]
+fn what_ts_119_312_is_ending_is_accepted_silently_only_key_by_key() {
+    let site = Site::new();
+    let rsa = MINIMAL.replace("ec-p256", "rsa-2048").replace("ecdsa-p256-sha256", "rsa-pss-sha256");
+    only(&site, &rsa, "warning: rsa-pss-sha256: ETSI TS 119 312 ends RSA below 3000 bits on 2028-12-31");
+    let accepted = rsa.replace("[[tenant]]", "accept_legacy = true\n[[tenant]]");
+    assert!(site.read(&accepted).1.is_empty());
+    let after = |text: &str| {
+        let surroundings = Surroundings { now_unix_s: 1_861_920_000, ..site.surroundings() };
+        site.read_as(text, &surroundings).1.to_string()
+    };
+    assert!(after(&rsa).contains("error: rsa-pss-sha256: ETSI TS 119 312 ended"));
+    assert!(!after(&accepted).contains("rsa-pss"));
+}
+
+#[test]
+fn a_client_belongs_to_one_tenant_unless_its_certificates_are_told_apart_by_their_keys() {
+    let site = Site::new();
+    let other = |client: &str| {
+        minimal_and(&format!(
+            "[[tenant]]\nname = \"erhverv\"\nclients = [{{ san = \"URI:spiffe://segl.example/borger\"{client} }}]\n\
+             [[tenant.grant]]\nkey = \"documents\"\n"
+        ))
+    };
+    let (one, two) = ("11".repeat(32), "22".repeat(32));
+    let pinned = |pin: &str| format!(", spki_sha256 = \"{pin}\"");
+    only(&site, &other(""), "is a client already, on line 28");
+    only(&site, &other(&pinned(&one)), "is a client already, on line 28");
+    let both = other(&pinned(&one)).replacen("borger\" }", &format!("borger\"{} }}", pinned(&two)), 1);
+    assert!(site.read(&both).1.is_empty(), "{}", site.findings(&both));
+}
+
+#[test]
+fn limits_that_contradict_one_another_are_refused() {
+    let site = Site::new();
+    let limits = |text: &str| minimal_and(&format!("[limits]\n{text}"));
+    only(&site, &limits("batch_max = 100\nin_flight_per_connection = 99\n"), "a full batch would never fit");
+    only(&site, &limits("message_max = \"256KiB\"\n"), "would not fit into a frame");
+    only(&site, &limits("frame_max = \"32KiB\"\nmessage_max = \"16KiB\"\n"), "a full batch of digests would not fit");
+    let (config, findings) = site.read(&limits("message_max = \"255KiB\"\n"));
+    assert!(findings.is_empty() && config.unwrap().limits.message_max == 255 * 1024, "{findings}");
+}
+
+#[test]
+fn metrics_beyond_this_host_are_warned_of() {
+    let site = Site::new();
+    let (config, findings) = site.read(&minimal_and("[admin]\naddress = \"0.0.0.0:9464\"\n"));
+    assert!(config.is_some() && findings.to_string().contains("warning: metrics and key states"), "{findings}");
+}
