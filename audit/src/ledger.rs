@@ -52,6 +52,8 @@ pub(crate) struct Ledger {
     /// Charged to the batch that is being written
     in_flight: u64,
     spare: Option<File>,
+    /// The segment taken last has not got its name yet
+    naming: bool,
     /// The next segment could not be allocated
     no_room: bool,
     look_now: bool,
@@ -100,6 +102,7 @@ impl Ledger {
             current_left,
             in_flight: 0,
             spare,
+            naming: false,
             no_room: false,
             look_now: false,
             owed: VecDeque::new(),
@@ -178,19 +181,24 @@ impl Ledger {
         }
         let spare = self.spare.take().expect("no more is admitted than fits the current segment or the allocated one");
         self.current_left = self.segment_payload;
+        self.naming = true;
         Some(Target::Next(spare))
     }
 
     /// A batch of so many bytes, padding included, is on disk.
-    pub(crate) fn committed(&mut self, bytes: u64) {
+    ///
+    /// True when another segment may be allocated now.
+    pub(crate) fn committed(&mut self, bytes: u64) -> bool {
         self.current_left -= bytes;
         self.in_flight = 0;
         self.commits += 1;
+        std::mem::take(&mut self.naming)
     }
 
-    /// Whether the next segment has to be allocated.
+    /// Whether the next segment has to be allocated. Not before the one taken last has its own name: until then it
+    /// stands under the name that the next would get.
     pub(crate) fn wants_spare(&self) -> bool {
-        self.spare.is_none()
+        self.spare.is_none() && !self.naming
     }
 
     /// The next segment is allocated. True when that ends a shortage.

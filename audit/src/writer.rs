@@ -47,7 +47,9 @@ pub(crate) fn write(shared: &Shared, place: Place) {
         }
         shared.durable.store(last_seq, Ordering::Release);
         // After the watermark: whoever has looked at it under this lock waits already and is woken.
-        shared.ledger().committed(writer.batch.bytes.len() as u64);
+        if shared.ledger().committed(writer.batch.bytes.len() as u64) {
+            shared.need.notify_one();
+        }
         shared.tell();
     }
 }
@@ -59,11 +61,6 @@ impl Writer<'_> {
         loop {
             ledger.settle_debts((self.shared.config.clock)());
             if let Some(target) = ledger.take(&mut self.batch) {
-                let rotates = matches!(target, Target::Next(_));
-                drop(ledger);
-                if rotates {
-                    self.shared.need.notify_one();
-                }
                 return Some(target);
             }
             if ledger.has_ended() {
