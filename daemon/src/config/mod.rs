@@ -16,7 +16,7 @@ mod reader;
 mod settings;
 mod syntax;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     ffi::OsString,

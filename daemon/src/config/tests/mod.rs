@@ -21,12 +21,12 @@ use super::{Config, Findings, Surroundings, read_text};
 pub(super) const NOW_UNIX_S: i64 = 1_790_000_000;
 
 /// A directory with every file that a sound configuration names.
-pub(super) struct Site {
+pub(crate) struct Site {
     directory: tempfile::TempDir,
 }
 
 impl Site {
-    pub(super) fn new() -> Site {
+    pub(crate) fn new() -> Site {
         let site = Site { directory: tempfile::tempdir().unwrap() };
         let (ca_key, ca) = authority("Clients CA");
         let (stranger_key, stranger) = authority("Somebody's CA");
@@ -73,7 +73,7 @@ impl Site {
     }
 
     /// The configuration, which has to be sound.
-    pub(super) fn config(&self, text: &str) -> Config {
+    pub(crate) fn config(&self, text: &str) -> Config {
         let (config, findings) = self.read(text);
         config.unwrap_or_else(|| panic!("{findings}"))
     }
