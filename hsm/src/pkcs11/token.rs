@@ -167,6 +167,16 @@ impl Shared {
     }
 }
 
+/// With the last session gone, and the token forgotten (a reload, say), the login ends too. It blocks as long as one
+/// C_CloseSession does.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(generation) = lock(&self.current).take() {
+            generation.end(&self.module);
+        }
+    }
+}
+
 /// Nothing is left half done under any of these locks.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,0 +1,1 @@
+//! Kryoptic, whose module `SEGL_KRYOPTIC` names: the suite once more.

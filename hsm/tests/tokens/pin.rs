@@ -1,0 +1,108 @@
+//! No restart loop locks a token: a PIN that was refused once is not tried again.
+//!
+//! SoftHSM2 does not count its tries, but says that there was a wrong one (CKF_USER_PIN_COUNT_LOW), and takes that
+//! back when somebody logs in. So a flag that stays away proves that nothing was tried.
+
+use std::{fs, path::Path};
+
+use segl_hsm::{Fault, Kind, Result, Retry, Rung, Token};
+
+use crate::{
+    process::run,
+    softhsm::{PIN, make_token, module_path, pin_file, softhsm, token, tool},
+};
+
+const WRONG: &str = "999999";
+
+fn log_in(directory: &Path, pin: &str) -> Result<()> {
+    // A token object of its own is what a restart makes.
+    let mut session = token(directory, "pkcs11:token=segl", pin).open()?;
+    let result = session.login().map(drop);
+    session.close().unwrap();
+    result
+}
+
+fn a_wrong_pin_was_tried() -> bool {
+    let list =
+        run(std::process::Command::new("pkcs11-tool").arg("--module").arg(module_path()).arg("--list-token-slots"));
+    list.contains("user PIN count low")
+}
+
+/// Another program logs in and out: the token's counter starts anew.
+fn reset_the_counter() {
+    run(tool(&module_path(), "segl").arg("--list-objects"));
+    assert!(!a_wrong_pin_was_tried());
+}
+
+fn state_files(directory: &Path) -> usize {
+    fs::read_dir(directory.join("state")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_refused_pin_is_tried_once_and_never_again() {
+    softhsm("pin::a_refused_pin_is_tried_once_and_never_again", |directory| {
+        make_token("segl");
+        log_in(directory, PIN).unwrap();
+        assert_eq!(state_files(directory), 0, "a login that succeeded leaves nothing behind");
+
+        let error = log_in(directory, WRONG).unwrap_err();
+        assert_eq!(error.kind(), Kind::PinIncorrect);
+        let verdict = error.verdict();
+        assert_eq!((verdict.fault, verdict.retry, verdict.rung), (Fault::Operator, Retry::Elsewhere, Rung::Operator));
+        assert!(a_wrong_pin_was_tried());
+        reset_the_counter();
+        for _restart in 0..5 {
+            let error = log_in(directory, WRONG).unwrap_err();
+            assert_eq!(error.kind(), Kind::PinHeldBack);
+            assert!(!format!("{error} {error:?}").contains(WRONG));
+        }
+        assert!(!a_wrong_pin_was_tried());
+    });
+}
+
+#[test]
+fn another_pin_is_tried_and_so_is_the_same_one_when_the_operator_says_so() {
+    softhsm("pin::another_pin_is_tried_and_so_is_the_same_one_when_the_operator_says_so", |directory| {
+        make_token("segl");
+        // One PIN in 4,096 looks like another to the guard, by design: then once more.
+        let changed = (0..3).any(|_| {
+            log_in(directory, WRONG).unwrap_err();
+            let result = log_in(directory, PIN);
+            let _ = fs::remove_dir_all(directory.join("state"));
+            result.is_ok()
+        });
+        assert!(changed);
+
+        log_in(directory, WRONG).unwrap_err();
+        reset_the_counter();
+        let operator = token(directory, "pkcs11:token=segl", WRONG);
+        assert_eq!(log_in(directory, WRONG).unwrap_err().kind(), Kind::PinHeldBack);
+        operator.retry_pin().unwrap();
+        assert_eq!(log_in(directory, WRONG).unwrap_err().kind(), Kind::PinIncorrect);
+        assert!(a_wrong_pin_was_tried());
+    });
+}
+
+#[test]
+fn a_pin_that_can_not_be_had_is_no_attempt() {
+    softhsm("pin::a_pin_that_can_not_be_had_is_no_attempt", |directory| {
+        make_token("segl");
+        let token = token(directory, "pkcs11:token=segl", PIN);
+        let segl_hsm::pkcs11::PinSource::File(path) = pin_file(directory, PIN) else { unreachable!() };
+        fs::remove_file(path).unwrap();
+        let mut session = token.open().unwrap();
+        assert_eq!(session.login().unwrap_err().kind(), Kind::PinUnavailable);
+        assert_eq!(state_files(directory), 0);
+        session.close().unwrap();
+    });
+}
+
+#[test]
+fn a_pin_is_not_tried_where_the_attempt_can_not_be_noted() {
+    softhsm("pin::a_pin_is_not_tried_where_the_attempt_can_not_be_noted", |directory| {
+        make_token("segl");
+        fs::write(directory.join("state"), "a file where the directory should be").unwrap();
+        assert_eq!(log_in(directory, WRONG).unwrap_err().kind(), Kind::PinUnavailable);
+        assert!(!a_wrong_pin_was_tried());
+    });
+}
