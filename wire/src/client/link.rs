@@ -72,6 +72,13 @@ pub(super) async fn open(connect: &Connect) -> Result<Opened, Arc<str>> {
             let hello = match header.known_kind() {
                 Some(Kind::Hello) => Hello::decode(body, &no_limits).map(Hello::into_owned),
                 Some(Kind::Error) => return Err(said(&Error::decode(body, &no_limits))),
+                Some(Kind::GoAway) => {
+                    let going = GoAway::decode(body, &no_limits);
+                    return Err(match going {
+                        Ok(going) => format!("the server turns away: {}", going.message).into(),
+                        Err(error) => format!("the server's GoAway: {error}").into(),
+                    });
+                }
                 _ => return Err("the server does not begin with Hello".into()),
             };
             let hello = hello.map_err(|error| Arc::from(format!("Hello: {error}")))?;

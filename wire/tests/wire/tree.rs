@@ -70,6 +70,19 @@ impl Tree {
         writer.out
     }
 
+    /// The first bytes of an array or map: its type and length.
+    pub(crate) fn head(&self) -> Vec<u8> {
+        let len = self.encode().len();
+        let inner: usize = match self {
+            Tree::Array(items) => items.iter().map(|item| item.encode().len()).sum(),
+            Tree::Map(pairs) => {
+                pairs.iter().map(|(key, value)| Tree::Uint(*key).encode().len() + value.encode().len()).sum()
+            }
+            _ => 0,
+        };
+        self.encode()[..len - inner].to_vec()
+    }
+
     /// Written with the item at `place` (in order of appearance) wrong; none if that can not be done to it.
     pub(crate) fn encode_wrong(&self, place: usize, wrong: Wrong) -> Option<Vec<u8>> {
         let mut writer = Writer { out: Vec::new(), place, wrong, done: false };
