@@ -140,10 +140,9 @@ fn grant(section: &Section<'_>, earlier: &[At<Grant>], keys: &[At<Key>]) -> Opti
     let key = name.as_ref().and_then(|name| granted_key(name, earlier, keys, collector));
     let key = key.map(|key| &key.value);
     let purpose = key.map_or(Purpose::Digest, |key| key.purpose);
-    let allowed = Operation::ALL.into_iter().filter(|operation| purpose.allows(*operation));
     let choices = Operation::ALL.map(|operation| (operation.name(), operation));
     let operations = match section.value("operations").map(|value| value.distinct(|item| item.one_of(&choices))) {
-        None => allowed.collect(),
+        None => by_purpose(key, name.as_ref(), collector),
         Some(given) => operations(given.unwrap_or_default(), purpose, collector),
     };
     let choices = segl_hsm::Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
@@ -197,6 +196,18 @@ fn granted_key<'k>(
         Some(_) => {}
     }
     key
+}
+
+/// What the key's purpose allows; an empty answer is worth a word.
+fn by_purpose(key: Option<&Key>, name: Option<&At<&str>>, collector: &Collector<'_>) -> Vec<Operation> {
+    let (Some(key), Some(name)) = (key, name) else { return Vec::new() };
+    let allowed: Vec<_> = Operation::ALL.into_iter().filter(|operation| key.purpose.allows(*operation)).collect();
+    if allowed.is_empty() && key.purpose != Purpose::SelfTest {
+        let text =
+            format!("there is no operation for keys with the purpose \"{}\" yet: nobody can use it", key.purpose);
+        collector.warning(&name.span, text, "the tenant will see the key; take the grant out, or leave it for later");
+    }
+    allowed
 }
 
 fn operations(given: Vec<At<Operation>>, purpose: Purpose, collector: &Collector<'_>) -> Vec<Operation> {
