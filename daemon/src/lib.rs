@@ -1,1 +1,20 @@
-//! (to be written)
+//! segld, the signing daemon, and what `segl`, the operator's command, shares with it.
+
+pub mod certificate;
+mod clock;
+pub mod config;
+mod connection;
+mod dispatch;
+mod keeper;
+mod keybook;
+mod meters;
+pub mod policy;
+mod reactor;
+mod refusal;
+mod run;
+mod signing;
+mod state;
+mod tls;
+mod transport;
+
+pub use run::{SOFTWARE, check, run};

@@ -3,7 +3,7 @@
 use segl_audit::Refusal;
 use segl_hsm::{Fault, Kind, Retry, Signed, Verdict};
 use segl_pool::{Completion, Failure};
-use segl_wire::{Code, Error, SignedState};
+use segl_wire::{Code, DecodeError, Error, SignedState};
 
 use crate::policy::Denied;
 
@@ -29,6 +29,17 @@ pub(crate) fn unrecorded(refusal: &Refusal) -> Error<'static> {
         Refusal::Full | Refusal::Failed | Refusal::Backlog => Code::AuditUnavailable,
     };
     Error::of(code, refusal.to_string())
+}
+
+/// The intent of a signature that may have been made is not on disk in time: nobody gets to see the signature.
+pub(crate) fn record_lost() -> Error<'static> {
+    let text = "the record of this signature could not be written in time, so nobody gets to see it";
+    Error::of(Code::AuditUnavailable, text).signed(SignedState::Unknown)
+}
+
+/// A body that is not what its type says.
+pub(crate) fn malformed(error: &DecodeError) -> Error<'static> {
+    Error::of(error.code, error.to_string())
 }
 
 /// The pool's other answer; none for a signature.

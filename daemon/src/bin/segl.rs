@@ -1,0 +1,134 @@
+//! segl, the operator's command.
+
+use std::{
+    io::{self, BufWriter},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use segl_audit::{Filter, Format, Report};
+
+/// The operator's command: looks at what segld has recorded, and checks what it is to be told.
+#[derive(Parser)]
+#[command(name = "segl", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The audit journal
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Says everything that is wrong with a configuration, with line and column
+    Check {
+        /// The configuration file (TOML)
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Audit {
+    /// Reads every byte of a journal and checks headers, checksums, hashes, numbers, and that every outcome has its
+    /// intent. Exit status 0: sound, 1: not sound, and where
+    Verify {
+        /// The journal's directory; it may be in use
+        directory: PathBuf,
+    },
+    /// Prints records, oldest first
+    Show(Show),
+}
+
+#[derive(Args)]
+struct Show {
+    /// The journal's directory; it may be in use
+    directory: PathBuf,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Of this tenant only
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// Of this key only
+    #[arg(long, value_name = "NAME")]
+    key: Option<String>,
+    /// With this reference only
+    #[arg(long, value_name = "TEXT")]
+    reference: Option<String>,
+    /// Not earlier than this, UTC: 2026-11-21T20:15:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<u64>,
+    /// Earlier than this, UTC
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<u64>,
+    /// The last so many only
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+}
+
+fn time(text: &str) -> Result<u64, String> {
+    segl_audit::parse_utc(text).ok_or_else(|| "not a time in RFC 3339, such as 2026-11-21T20:15:00Z".into())
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Audit(Audit::Verify { directory }) => verify(&directory),
+        Command::Audit(Audit::Show(arguments)) => show(arguments),
+        Command::Check { config } => segl_daemon::check(&config),
+    }
+}
+
+fn verify(directory: &Path) -> ExitCode {
+    match segl_audit::verify(directory) {
+        Ok(report) => {
+            print_report(&report);
+            if report.is_consistent() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("NOT SOUND: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_report(report: &Report) {
+    let hash: String = report.last_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    println!("segments       {}", report.segments);
+    println!("records        {} ({} to {})", report.records, report.first_seq, report.last_seq);
+    println!("from           {}", segl_audit::utc(report.first_ns));
+    println!("to             {}", segl_audit::utc(report.last_ns));
+    println!("uses of keys   {} ({} without an outcome yet)", report.intents, report.open_intents);
+    println!("repairs        {}", report.repairs);
+    println!("not recorded   {} (refused to their callers)", report.refused_records);
+    if let Some(tail) = &report.torn_tail {
+        println!("torn end       {tail:?}: the next start of segld repairs it");
+    }
+    for seq in &report.contradictions_listed {
+        println!("CONTRADICTION  record {seq}: an outcome without an open intent");
+    }
+    println!("last hash      {hash}");
+    println!("{}", if report.is_consistent() { "SOUND" } else { "NOT CONSISTENT" });
+}
+
+fn show(arguments: Show) -> ExitCode {
+    let filter = Filter {
+        tenant: arguments.tenant,
+        key: arguments.key,
+        reference: arguments.reference,
+        since_ns: arguments.since,
+        until_ns: arguments.until,
+        last: arguments.last,
+    };
+    let format = if arguments.json { Format::Json } else { Format::Text };
+    let mut out = BufWriter::new(io::stdout().lock());
+    match segl_audit::show(&arguments.directory, &filter, format, &mut out) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("segl: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Frames to requests: decode, limits, policy, order. Every refusal is an answer to its own request.
+
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+use segl_hsm::{KeyId, KeyType};
+use segl_wire::{
+    Code, Error, GoAwayReason, Header, Key, Keys, Kind, ListKeys, Message, Meta, Payload, Ping, Sign, SignBatch,
+};
+
+use crate::{
+    certificate::Chain,
+    clock,
+    config::Operation,
+    connection::{Client, Connection, Phase},
+    keybook::Readiness,
+    policy::{self, Permit},
+    reactor::{Answers, Batch, Reactor, Reply, Request},
+    refusal,
+    signing::{Circumstances, Place},
+    state::Snapshot,
+};
+
+/// Takes one frame.
+pub(crate) fn dispatch(reactor: &Rc<Reactor>, connection: &Rc<Connection>, header: Header, body: &[u8]) {
+    let limits = reactor.wire_limits();
+    match header.known_kind() {
+        Some(Kind::Ping) => match Ping::decode(body, limits) {
+            Ok(ping) => connection.send(Kind::Pong, header.id, &ping, 0),
+            Err(error) => refuse(reactor, connection, header.id, "ping", refusal::malformed(&error)),
+        },
+        // We never ping; a Pong that nobody asked for does no harm.
+        Some(Kind::Pong) => {}
+        Some(Kind::Cancel) => reactor.cancel(connection, header.id),
+        Some(Kind::GoAway) => connection.leave(GoAwayReason::Shutdown, "as you leave", reactor.now_ns()),
+        kind => request(reactor, connection, kind, header.id, body),
+    }
+}
+
+/// Everything that has an id of its own and gets one answer.
+fn request(reactor: &Rc<Reactor>, connection: &Rc<Connection>, kind: Option<Kind>, id: u64, body: &[u8]) {
+    if connection.phase() != Phase::Open {
+        // Above GoAway's last id: not looked at, as it said.
+        return;
+    }
+    if let Err(code) = connection.takes_id(id) {
+        return connection.break_off(reactor, code, "request ids must rise; this one was used before, or is 0");
+    }
+    let snapshot = reactor.snapshot();
+    // Whom the policy no longer knows is told so by GoAway and gets no answer to this.
+    let Some(client) = reactor.client_under(connection, &snapshot) else { return };
+    let (operation, refused) = match kind {
+        Some(Kind::ListKeys) => ("list-keys", list_keys(reactor, connection, &client, id, body)),
+        Some(Kind::Sign) => ("sign", sign(reactor, connection, &client, &snapshot, id, body)),
+        Some(Kind::SignBatch) => ("sign-batch", sign_batch(reactor, connection, &client, &snapshot, id, body)),
+        _ => ("unknown", Err(Error::of(Code::UnknownType, "no request of this type is known here"))),
+    };
+    if let Err(error) = refused {
+        refuse(reactor, connection, id, operation, error);
+    }
+}
+
+fn refuse(reactor: &Reactor, connection: &Connection, id: u64, operation: &'static str, error: Error<'_>) {
+    let tenant = connection.client().map(|client| client.tenant);
+    reactor.meters().refused(tenant.as_deref(), operation, error.code);
+    connection.refuse(id, &error, 0);
+}
+
+type Refusable = Result<(), Error<'static>>;
+
+fn list_keys(reactor: &Reactor, connection: &Connection, client: &Client, id: u64, body: &[u8]) -> Refusable {
+    ListKeys::decode(body, reactor.wire_limits()).map_err(|error| refusal::malformed(&error))?;
+    let mut granted: Vec<_> = client
+        .tenant
+        .grants()
+        .filter_map(|grant| reactor.keys().card(grant.key.id).map(|card| (grant, card)))
+        .map(|(grant, card)| (grant, card.shown(), card.state(|route| reactor.desk().route_usable(route))))
+        .collect();
+    granted.sort_by(|(a, ..), (b, ..)| a.key.name.cmp(&b.key.name));
+    let keys = granted
+        .iter()
+        .map(|(grant, shown, state)| {
+            let certificate = grant.key.certificate.as_ref();
+            let key_type = shown.as_ref().map(|shown| shown.info.key_type).or(certificate.map(Chain::key_type));
+            Key {
+                name: (&*grant.key.name).into(),
+                purpose: grant.key.purpose.name().into(),
+                key_type: key_type.map_or("unknown", KeyType::name).into(),
+                bits: key_type.map_or(0, KeyType::bits),
+                algorithms: grant.algorithms().map(|algorithm| algorithm.name().into()).collect(),
+                spki_der: shown.as_ref().map_or(&[][..], |shown| &shown.info.spki_der).into(),
+                certificates: certificate
+                    .map_or(&[][..], Chain::certificates)
+                    .iter()
+                    .map(|der| der.as_ref().into())
+                    .collect(),
+                state: *state,
+            }
+        })
+        .collect();
+    connection.send(Kind::Keys, id, &Keys { keys }, 0);
+    reactor.meters().answered(&client.tenant, "list-keys");
+    Ok(())
+}
+
+/// What all signatures of a request have in common.
+struct Common<'a> {
+    reactor: &'a Rc<Reactor>,
+    connection: &'a Rc<Connection>,
+    client: &'a Client,
+    id: u64,
+    meta: &'a Meta<'a>,
+    answers: Answers,
+    permit: Permit,
+    place: Place,
+    deadline_ns: u64,
+}
+
+fn sign(
+    reactor: &Rc<Reactor>,
+    connection: &Rc<Connection>,
+    client: &Client,
+    snapshot: &Snapshot,
+    id: u64,
+    body: &[u8],
+) -> Refusable {
+    let Sign { meta, key, algorithm, payload, encoding, timings } =
+        Sign::decode(body, reactor.wire_limits()).map_err(|error| refusal::malformed(&error))?;
+    let permit = permit(reactor, connection, client, snapshot, &meta, &key, &algorithm)?;
+    let (place, deadline_ns) = (place(reactor, permit.key().id)?, deadline_ns(reactor, &meta)?);
+    let answers = Answers { encoding, timings };
+    let common = Common { reactor, connection, client, id, meta: &meta, answers, permit, place, deadline_ns };
+    common.admit(1)?;
+    common.order(&payload, None, Reply::Single { id }).inspect_err(|_| {
+        connection.gave_up(1);
+        client.load.gave_back(1);
+    })
+}
+
+fn sign_batch(
+    reactor: &Rc<Reactor>,
+    connection: &Rc<Connection>,
+    client: &Client,
+    snapshot: &Snapshot,
+    id: u64,
+    body: &[u8],
+) -> Refusable {
+    let SignBatch { meta, key, algorithm, encoding, timings, items } =
+        SignBatch::decode(body, reactor.wire_limits()).map_err(|error| refusal::malformed(&error))?;
+    let permit = permit(reactor, connection, client, snapshot, &meta, &key, &algorithm)?;
+    let (place, deadline_ns) = (place(reactor, permit.key().id)?, deadline_ns(reactor, &meta)?);
+    let answers = Answers { encoding, timings };
+    let common = Common { reactor, connection, client, id, meta: &meta, answers, permit, place, deadline_ns };
+    common.admit(u32::try_from(items.len()).unwrap_or(u32::MAX))?;
+    let batch = Rc::new(RefCell::new(Batch::new(id, items.len())));
+    for (index, item) in items.iter().enumerate() {
+        let reply = Reply::Item { batch: batch.clone(), index };
+        if let Err(error) = common.order(&item.payload, item.reference.as_deref(), reply) {
+            reactor.meters().refused(Some(&client.tenant), "sign-batch", error.code);
+            client.load.gave_back(1);
+            reactor.item_done(connection, &batch, index, Err(error));
+        }
+    }
+    Ok(())
+}
+
+fn permit(
+    reactor: &Reactor,
+    connection: &Connection,
+    client: &Client,
+    snapshot: &Snapshot,
+    meta: &Meta<'_>,
+    key: &str,
+    algorithm: &str,
+) -> Result<Permit, Error<'static>> {
+    let request =
+        policy::Request { operation: Operation::Sign, key, algorithm, class: meta.class, now_unix_s: clock::unix_s() };
+    snapshot.policy.permit(&client.tenant, &request).map_err(|denied| {
+        reactor.record_denial(connection, client, Operation::Sign, key, &denied);
+        refusal::denied(&denied)
+    })
+}
+
+fn place(reactor: &Reactor, key: KeyId) -> Result<Place, Error<'static>> {
+    match reactor.keys().card(key).map(|card| card.readiness()) {
+        Some(Readiness::Usable(place)) => Ok(place),
+        Some(Readiness::Unavailable) | None => {
+            Err(Error::of(Code::KeyUnavailable, "no token has shown this key yet").retry_after(KEY_RETRY_MS))
+        }
+        Some(Readiness::Expired) => Err(Error::of(Code::KeyRefused, "the key's certificate is not valid now")),
+        // What exactly is wrong is the operator's to know.
+        Some(Readiness::Faulty) => {
+            Err(Error::of(Code::KeyRefused, "the key did not pass its self-test; the operator's log says more"))
+        }
+    }
+}
+
+fn deadline_ns(reactor: &Reactor, meta: &Meta<'_>) -> Result<u64, Error<'static>> {
+    if meta.timeout_ms == 0 {
+        return Err(Error::of(Code::Expired, "timeout_ms is 0: nothing can be signed in no time"));
+    }
+    let timeout = Duration::from_millis(meta.timeout_ms.into()).min(reactor.limits().timeout_max);
+    Ok(reactor.now_ns() + timeout.as_nanos() as u64)
+}
+
+/// A tenant at its limit waits for its own answers; they come within tens of milliseconds or the tokens are in trouble.
+const TENANT_RETRY_MS: u32 = 50;
+
+/// A token that has not logged in yet does so within a second or is away for longer.
+const KEY_RETRY_MS: u32 = 1000;
+
+impl Common<'_> {
+    /// Takes `weight` out of the connection's and the tenant's budget.
+    fn admit(&self, weight: u32) -> Refusable {
+        let limits = self.reactor.limits();
+        if !self.connection.has_room_for(weight, limits) {
+            let text = format!("more than {} in flight on this connection", limits.in_flight_per_connection);
+            return Err(Error::of(Code::TooManyInFlight, text));
+        }
+        if !self.client.load.takes(weight, self.client.tenant.in_flight_max()) {
+            let text = "the tenant has its most in flight over all its connections";
+            return Err(Error::of(Code::TenantLimit, text).retry_after(TENANT_RETRY_MS));
+        }
+        self.connection.took(weight);
+        Ok(())
+    }
+
+    /// Authorises one signature, records the intent and queues the job.
+    fn order(&self, payload: &Payload<'_>, reference: Option<&str>, reply: Reply) -> Refusable {
+        let order = self.permit.sign(payload).map_err(|denied| refusal::denied(&denied))?;
+        let circumstances = Circumstances {
+            client: &self.client.name,
+            peer: Some(&self.connection.peer_name),
+            context: &self.meta.context,
+            reference,
+            request_id: self.id,
+            connection_id: self.connection.id,
+        };
+        let request = Request {
+            connection: self.connection.clone(),
+            tenant: self.client.tenant.clone(),
+            load: self.client.load.clone(),
+            reply,
+            answers: self.answers,
+            algorithm: self.permit.algorithm(),
+            intent: 0,
+            began_ns: self.reactor.now_ns(),
+            deadline_ns: self.deadline_ns,
+        };
+        self.reactor.order(order, self.place, &circumstances, request).map_err(|refused| refusal::unrecorded(&refused))
+    }
+}

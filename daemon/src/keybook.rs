@@ -1,0 +1,267 @@
+//! What is known of each key at this moment: which tokens hold it, what they showed, whether its self-test passed,
+//! and so where it may be used. Reactors read it on every request, without a lock.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use segl_hsm::{KeyId, KeyInfo, KeyReport};
+use segl_pool::{RouteId, TokenSet};
+use segl_wire::KeyState;
+
+use crate::{
+    certificate::{Validity, spki_sha256},
+    clock,
+    policy::{KeyEntry, purpose_conflicts},
+    signing::Place,
+};
+
+/// No token may be used.
+const NOWHERE: u32 = u32::MAX;
+
+/// All keys.
+#[derive(Debug, Default)]
+pub(crate) struct KeyBook {
+    cards: ArcSwap<HashMap<KeyId, Arc<KeyCard>>>,
+    /// The pool's route table: it only grows, so that a route's number keeps its meaning
+    routes: Mutex<Vec<TokenSet>>,
+}
+
+/// One key.
+#[derive(Debug)]
+pub(crate) struct KeyCard {
+    /// What the configuration says
+    pub(crate) entry: Arc<KeyEntry>,
+    /// By token index, as far as they have reported
+    holdings: Mutex<Vec<(u16, Holding)>>,
+    /// What the tokens showed
+    shown: ArcSwapOption<Shown>,
+    route: AtomicU32,
+}
+
+/// The public key that the tokens showed.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// Type, size and public key
+    pub(crate) info: KeyInfo,
+    /// SHA-256 of its SubjectPublicKeyInfo
+    pub(crate) spki_sha256: [u8; 32],
+}
+
+/// How one token stands to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// It was found; no self-test yet
+    Untested,
+    /// It was found and its self-test passed, Unix seconds
+    Passed(i64),
+    /// It can not be used there, and why
+    Unfit(String),
+}
+
+/// Whether a key can be used.
+#[derive(Clone, Debug)]
+pub(crate) enum Readiness {
+    /// There, unless the pool says that these tokens are away
+    Usable(Place),
+    /// No token that holds it has shown itself fit
+    Unavailable,
+    /// Its certificate is not valid now
+    Expired,
+    /// Tokens hold it, and none passes
+    Faulty,
+}
+
+impl KeyBook {
+    /// Takes over the keys of a configuration; what is known of those that stay is kept.
+    pub(crate) fn replace(&self, entries: impl Iterator<Item = Arc<KeyEntry>>) {
+        let known = self.cards.load();
+        let cards = entries.map(|entry| {
+            let id = entry.id;
+            (id, Arc::new(known.get(&id).map_or_else(|| KeyCard::new(entry.clone()), |old| old.with(entry.clone()))))
+        });
+        self.cards.store(Arc::new(cards.collect()));
+    }
+
+    /// The card of a key of the configuration in force.
+    pub(crate) fn card(&self, id: KeyId) -> Option<Arc<KeyCard>> {
+        self.cards.load().get(&id).cloned()
+    }
+
+    /// All cards.
+    pub(crate) fn cards(&self) -> Vec<Arc<KeyCard>> {
+        let mut cards: Vec<_> = self.cards.load().values().cloned().collect();
+        cards.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+        cards
+    }
+
+    /// A token has logged in and says what it holds. Returns what has to be tested there now.
+    pub(crate) fn reported(&self, token: u16, reports: &[KeyReport]) -> Vec<Arc<KeyCard>> {
+        let cards = self.cards.load();
+        let mut to_test = Vec::new();
+        for report in reports {
+            // A key that a reload took away may still be reported.
+            let Some(card) = cards.get(&report.id) else { continue };
+            if card.reported(token, report) {
+                to_test.push(card.clone());
+            }
+        }
+        self.enforce_purposes(&cards);
+        to_test
+    }
+
+    /// One public key under two purposes would make each a way around the other's checks: neither is used.
+    fn enforce_purposes(&self, cards: &HashMap<KeyId, Arc<KeyCard>>) {
+        let shown: Vec<_> = cards.values().filter_map(|card| card.shown().map(|shown| (card, shown))).collect();
+        let keys: Vec<_> = shown
+            .iter()
+            .map(|(card, shown)| (&*card.entry.name, card.entry.purpose, shown.info.spki_der.as_slice()))
+            .collect();
+        for conflict in purpose_conflicts(&keys) {
+            tracing::error!(%conflict, "one public key with two purposes: it is not used");
+            let concerned = [&conflict.first, &conflict.second];
+            for (card, _) in shown.iter().filter(|(card, _)| concerned.iter().any(|name| **name == *card.entry.name)) {
+                card.refuse_everywhere(&conflict.to_string());
+            }
+        }
+    }
+
+    /// A self-test ended.
+    pub(crate) fn tested(&self, card: &KeyCard, token: u16, outcome: Result<(), String>) {
+        let holding = match outcome {
+            Ok(()) => Holding::Passed(clock::unix_s()),
+            Err(why) => Holding::Unfit(why),
+        };
+        card.set(token, holding);
+    }
+
+    /// The number of the route over these tokens, making one when there is none; the whole table when it is new, for
+    /// the pool to be told.
+    pub(crate) fn route(&self, tokens: TokenSet) -> (RouteId, Option<Vec<TokenSet>>) {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = routes.iter().position(|route| *route == tokens) {
+            return (RouteId(at as u32), None);
+        }
+        routes.push(tokens);
+        (RouteId(routes.len() as u32 - 1), Some(routes.clone()))
+    }
+}
+
+impl KeyCard {
+    fn new(entry: Arc<KeyEntry>) -> KeyCard {
+        KeyCard { entry, holdings: Mutex::default(), shown: ArcSwapOption::empty(), route: AtomicU32::new(NOWHERE) }
+    }
+
+    /// The same key under a new configuration.
+    fn with(&self, entry: Arc<KeyEntry>) -> KeyCard {
+        KeyCard {
+            entry,
+            holdings: Mutex::new(self.holdings()),
+            shown: ArcSwapOption::new(self.shown.load_full()),
+            route: AtomicU32::new(self.route.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// What each token said, by index.
+    pub(crate) fn holdings(&self) -> Vec<(u16, Holding)> {
+        self.holdings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The public key, once a token has shown it.
+    pub(crate) fn shown(&self) -> Option<Arc<Shown>> {
+        self.shown.load_full()
+    }
+
+    /// The tokens where it passed.
+    pub(crate) fn fit_tokens(&self) -> TokenSet {
+        let passed = |(token, holding): &(u16, Holding)| matches!(holding, Holding::Passed(_)).then_some(*token);
+        self.holdings().iter().filter_map(passed).collect()
+    }
+
+    /// Requests go this way from now on; none: nowhere.
+    pub(crate) fn set_route(&self, route: Option<RouteId>) {
+        self.route.store(route.map_or(NOWHERE, |route| route.0), Ordering::Relaxed);
+    }
+
+    /// Whether it can be used, and where.
+    pub(crate) fn readiness(&self) -> Readiness {
+        match self.entry.validity(clock::unix_s()) {
+            Validity::Valid => {}
+            Validity::NotYet | Validity::Expired => return Readiness::Expired,
+        }
+        match (self.route.load(Ordering::Relaxed), self.shown.load().as_ref()) {
+            (NOWHERE, _) | (_, None) => self.why_nowhere(),
+            (route, Some(shown)) => {
+                Readiness::Usable(Place { route: RouteId(route), only_token: None, spki_sha256: shown.spki_sha256 })
+            }
+        }
+    }
+
+    fn why_nowhere(&self) -> Readiness {
+        let unfit = self.holdings().iter().any(|(_, holding)| matches!(holding, Holding::Unfit(_)));
+        if unfit { Readiness::Faulty } else { Readiness::Unavailable }
+    }
+
+    /// Readiness as clients see it.
+    pub(crate) fn state(&self, usable: impl FnOnce(RouteId) -> bool) -> KeyState {
+        match self.readiness() {
+            Readiness::Usable(place) if usable(place.route) => KeyState::Usable,
+            Readiness::Usable(_) | Readiness::Unavailable => KeyState::Unavailable,
+            Readiness::Expired => KeyState::Expired,
+            Readiness::Faulty => KeyState::Faulty,
+        }
+    }
+
+    /// Takes in one token's report; whether it is to be tested there.
+    fn reported(&self, token: u16, report: &KeyReport) -> bool {
+        let info = match &report.result {
+            Ok(info) => info,
+            Err(error) => {
+                self.set(token, Holding::Unfit(error.to_string()));
+                return false;
+            }
+        };
+        if self.entry.certificate.as_ref().is_some_and(|chain| chain.spki_der() != info.spki_der) {
+            self.set(token, Holding::Unfit("its certificate is of another public key than the token's".into()));
+            return false;
+        }
+        match self.shown() {
+            Some(shown) if shown.info.spki_der != info.spki_der => {
+                let why = "this token holds another public key under the same name than the one seen before";
+                self.set(token, Holding::Unfit(why.into()));
+                return false;
+            }
+            Some(_) => {}
+            None => {
+                let spki_sha256 = spki_sha256(&info.spki_der);
+                self.shown.store(Some(Arc::new(Shown { info: info.clone(), spki_sha256 })));
+            }
+        }
+        let passed_before =
+            self.holdings().iter().any(|(at, holding)| *at == token && matches!(holding, Holding::Passed(_)));
+        if !passed_before {
+            self.set(token, Holding::Untested);
+        }
+        true
+    }
+
+    fn refuse_everywhere(&self, why: &str) {
+        for (_, holding) in self.holdings.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            *holding = Holding::Unfit(why.to_owned());
+        }
+        self.set_route(None);
+    }
+
+    fn set(&self, token: u16, holding: Holding) {
+        let mut holdings = self.holdings.lock().unwrap_or_else(PoisonError::into_inner);
+        match holdings.iter_mut().find(|(at, _)| *at == token) {
+            Some((_, old)) => *old = holding,
+            None => holdings.push((token, holding)),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The way back: completions become answers, but not before the intent is on disk; the outcome follows.
+
+use std::{borrow::Cow, rc::Rc};
+
+use ring::digest::{SHA256, digest};
+use segl_audit::{OutcomeResult, Settled};
+use segl_hsm::ecdsa;
+use segl_pool::{Completion, Failure};
+use segl_wire::{Code, EcdsaEncoding, Error, Kind, Signed, SignedState, Timings};
+
+use super::{Reactor, Reply, Request};
+use crate::{connection::Phase, refusal};
+
+/// An answer that waits for the journal.
+pub(super) struct Held {
+    request: Request,
+    completion: Completion,
+    since_ns: u64,
+}
+
+impl Reactor {
+    /// Takes completions back for as long as the reactor lives.
+    pub(super) async fn take_completions(self: Rc<Self>) {
+        let mut taken = Vec::new();
+        loop {
+            self.inbox.rung().await;
+            self.inbox.take(&mut taken);
+            for completion in taken.drain(..) {
+                self.completed(completion);
+            }
+            self.release_held();
+        }
+    }
+
+    fn completed(&self, completion: Completion) {
+        let Some(request) = self.requests.borrow_mut().remove(completion.tag) else {
+            // Every job completes once, and its request waits for it: this would be a bug of ours.
+            debug_assert!(false, "a completion nobody waits for");
+            return;
+        };
+        self.meters.pool_times(&completion);
+        match self.desk().settled(request.intent) {
+            Settled::Pending => {
+                let held = Held { request, completion, since_ns: self.now_ns() };
+                self.held.borrow_mut().push_back(held);
+            }
+            Settled::Durable => self.answer(request, completion),
+            Settled::Lost => self.destroy(request, completion),
+        }
+    }
+
+    /// Answers what the journal has on disk by now.
+    fn release_held(&self) {
+        if self.held.borrow().is_empty() {
+            return;
+        }
+        self.inbox.await_journal(true);
+        let waiting = self.held.borrow().len();
+        for _ in 0..waiting {
+            let Some(held) = self.held.borrow_mut().pop_front() else { break };
+            self.settle(held);
+        }
+        if self.held.borrow().is_empty() {
+            self.inbox.await_journal(false);
+        }
+    }
+
+    fn settle(&self, held: Held) {
+        match self.desk().settled(held.request.intent) {
+            Settled::Pending => self.held.borrow_mut().push_back(held),
+            Settled::Durable => {
+                self.meters.record_waited(self.now_ns() - held.since_ns);
+                self.answer(held.request, held.completion);
+            }
+            Settled::Lost => self.destroy(held.request, held.completion),
+        }
+    }
+
+    /// A disk that neither works nor fails must not hold answers for ever: past their deadline they are destroyed.
+    pub(super) fn give_up_on_the_journal(&self, now_ns: u64) {
+        let waiting = self.held.borrow().len();
+        for _ in 0..waiting {
+            let Some(held) = self.held.borrow_mut().pop_front() else { break };
+            if held.request.deadline_ns > now_ns {
+                self.held.borrow_mut().push_back(held);
+            } else if self.desk().settled(held.request.intent) == Settled::Pending {
+                self.destroy(held.request, held.completion);
+            } else {
+                self.settle(held);
+            }
+        }
+    }
+
+    /// The intent is on disk: the client may have what the token made of it.
+    fn answer(&self, request: Request, completion: Completion) {
+        let token = completion.token.and_then(|token| self.shared.token_names.get(usize::from(token)).cloned());
+        let (answer, outcome) = match &completion.result {
+            Ok(signature) => {
+                let signature_sha256 = sha256(signature);
+                match self.released(&request, &completion, signature) {
+                    Ok(signed) => (Ok(signed), OutcomeResult::Released { signature_sha256 }),
+                    Err(why) => {
+                        let outcome =
+                            OutcomeResult::Discarded { reason: why.into(), signature_sha256: Some(signature_sha256) };
+                        (Err(Error::of(Code::Internal, why)), outcome)
+                    }
+                }
+            }
+            Err(failure) => {
+                let error = refusal::unsigned(&completion)
+                    .unwrap_or_else(|| Error::of(Code::Internal, "neither a signature nor a reason"));
+                self.log_failure(&request, failure);
+                let code = Cow::Borrowed(failure.name());
+                let outcome = match error.signed {
+                    SignedState::No => OutcomeResult::NotSigned { code },
+                    SignedState::Unknown => OutcomeResult::Unknown { code },
+                };
+                (Err(error), outcome)
+            }
+        };
+        self.desk().close(request.intent, outcome, token.as_deref(), &completion);
+        self.reply(request, answer);
+    }
+
+    /// The signature as the client wants it, or why it can not have it.
+    fn released(
+        &self,
+        request: &Request,
+        completion: &Completion,
+        signature: &[u8],
+    ) -> Result<Signed<'static>, &'static str> {
+        if matches!(request.connection.phase(), Phase::Finished | Phase::Closed) {
+            return Err("the connection was closed");
+        }
+        let signature = match request.answers.encoding {
+            EcdsaEncoding::Der if request.algorithm.is_ecdsa() => {
+                ecdsa::der_from_raw(signature).map_err(|_| "the token's signature is no pair of numbers")?
+            }
+            _ => signature.to_vec(),
+        };
+        let timings =
+            request.answers.timings.then_some(Timings { queue_us: completion.queue_us, token_us: completion.token_us });
+        Ok(Signed { signature: signature.into(), timings })
+    }
+
+    /// The intent is not on disk and will not be, or too late: whatever was signed is destroyed.
+    fn destroy(&self, request: Request, completion: Completion) {
+        let token = completion.token.and_then(|token| self.shared.token_names.get(usize::from(token)).cloned());
+        let outcome = match &completion.result {
+            Ok(signature) => OutcomeResult::Discarded {
+                reason: Cow::Borrowed("the intent was not on disk in time"),
+                signature_sha256: Some(sha256(signature)),
+            },
+            Err(failure) => OutcomeResult::NotSigned { code: Cow::Borrowed(failure.name()) },
+        };
+        self.desk().close(request.intent, outcome, token.as_deref(), &completion);
+        self.reply(request, Err(refusal::record_lost()));
+    }
+
+    fn reply(&self, request: Request, answer: Result<Signed<'static>, Error<'static>>) {
+        request.load.gave_back(1);
+        self.meters.done(&request.tenant, &answer, self.now_ns() - request.began_ns);
+        match request.reply {
+            Reply::Single { id } => match &answer {
+                Ok(signed) => request.connection.send(Kind::Signed, id, signed, 1),
+                Err(error) => request.connection.refuse(id, error, 1),
+            },
+            Reply::Item { batch, index } => self.item_done(&request.connection, &batch, index, answer),
+        }
+    }
+
+    /// At the end: what still waits gets no answer, and the record says so.
+    pub(super) fn abandon_requests(&self) {
+        let held = std::mem::take(&mut *self.held.borrow_mut());
+        for Held { request, completion, .. } in held {
+            self.destroy(request, completion);
+        }
+        let left: Vec<_> = self.requests.borrow().iter().map(|(tag, _)| tag).collect();
+        for tag in left {
+            if let Some(request) = self.requests.borrow_mut().remove(tag) {
+                self.desk().abandon(request.intent, "shutdown");
+                request.load.gave_back(1);
+            }
+        }
+    }
+
+    fn log_failure(&self, request: &Request, failure: &Failure) {
+        if let Failure::Token(error) = failure {
+            tracing::warn!(intent = request.intent, tenant = &**request.tenant.name(), %error, "a token failed");
+        }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}

@@ -1,0 +1,403 @@
+//! A reactor: one thread with its own runtime, its own connections, its own requests in flight.
+//!
+//! Three kinds of task run on it beside the connections' own: accepting, taking completions back from the pool, and
+//! a sweep that watches every deadline. None of them shares mutable state with another thread but through
+//! [`ReactorInbox`].
+
+mod accept;
+mod complete;
+mod inbox;
+mod sweep;
+mod table;
+mod thread;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    sync::Arc,
+};
+
+use arc_swap::Cache;
+use rustls::ServerConnection;
+use segl_audit::{ConnectionEvent, Record, Refusal};
+use segl_hsm::Algorithm;
+use segl_wire::{Code, EcdsaEncoding, Error, GoAwayReason, Kind, Limits as WireLimits, Signed, SignedBatch};
+use tokio::sync::Notify;
+
+use self::table::{Table, Tag};
+use crate::{
+    config::{Limits, Operation},
+    connection::{Client, Connection, Phase},
+    keybook::KeyBook,
+    meters::ReactorMeters,
+    policy::{Authorised, Denied, PeerIdentity, Tenant},
+    signing::{Address, Circumstances, Desk, Orders, Place},
+    state::{Load, Shared, Snapshot},
+    transport::{Closing, Peer},
+};
+
+pub(crate) use inbox::ReactorInbox;
+pub(crate) use thread::{Control, RING_ENTRIES, ReactorSetup, ReactorThread, spawn};
+
+/// The form in which answers are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answers {
+    /// Of ECDSA signatures
+    pub(crate) encoding: EcdsaEncoding,
+    /// With times
+    pub(crate) timings: bool,
+}
+
+/// A request in the pool.
+pub(crate) struct Request {
+    pub(crate) connection: Rc<Connection>,
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) load: Arc<Load>,
+    pub(crate) reply: Reply,
+    pub(crate) answers: Answers,
+    pub(crate) algorithm: Algorithm,
+    /// Its number in the journal
+    pub(crate) intent: u64,
+    pub(crate) began_ns: u64,
+    pub(crate) deadline_ns: u64,
+}
+
+/// What its answer is part of.
+pub(crate) enum Reply {
+    /// A frame of its own
+    Single {
+        /// The request's id
+        id: u64,
+    },
+    /// One of many
+    Item {
+        /// The others
+        batch: Rc<RefCell<Batch>>,
+        /// Its place
+        index: usize,
+    },
+}
+
+impl Reply {
+    /// The id of the request on its connection.
+    fn id(&self) -> u64 {
+        match self {
+            Reply::Single { id } => *id,
+            Reply::Item { batch, .. } => batch.borrow().id,
+        }
+    }
+}
+
+/// The answers to a batch, as they come in.
+pub(crate) struct Batch {
+    id: u64,
+    items: Vec<Option<Result<Signed<'static>, Error<'static>>>>,
+    missing: usize,
+}
+
+impl Batch {
+    pub(crate) fn new(id: u64, items: usize) -> Batch {
+        Batch { id, items: (0..items).map(|_| None).collect(), missing: items }
+    }
+}
+
+/// One reactor's state.
+pub(crate) struct Reactor {
+    shared: Arc<Shared>,
+    index: u16,
+    inbox: Arc<ReactorInbox>,
+    snapshot: RefCell<Cache<Arc<arc_swap::ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    connections: RefCell<Table<Rc<Connection>>>,
+    requests: RefCell<Table<Request>>,
+    orders: RefCell<Orders>,
+    held: RefCell<VecDeque<complete::Held>>,
+    meters: ReactorMeters,
+    draining: Cell<bool>,
+    /// Rung when draining begins, and when a connection has gone
+    changed: Notify,
+}
+
+impl Reactor {
+    fn new(shared: Arc<Shared>, index: u16, inbox: Arc<ReactorInbox>) -> Rc<Reactor> {
+        let snapshot = RefCell::new(Cache::new(shared.snapshot.clone()));
+        Rc::new(Reactor {
+            shared,
+            index,
+            inbox,
+            snapshot,
+            connections: RefCell::default(),
+            requests: RefCell::default(),
+            orders: RefCell::default(),
+            held: RefCell::default(),
+            meters: ReactorMeters::default(),
+            draining: Cell::new(false),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.shared.desk.now_ns()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    pub(crate) fn wire_limits(&self) -> &WireLimits {
+        &self.shared.wire_limits
+    }
+
+    pub(crate) fn meters(&self) -> &ReactorMeters {
+        &self.meters
+    }
+
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.shared.desk
+    }
+
+    pub(crate) fn keys(&self) -> &KeyBook {
+        &self.shared.keys
+    }
+
+    /// The policy and TLS in force.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow_mut().load().clone()
+    }
+
+    /// A connection was accepted.
+    fn opened(self: &Rc<Self>, peer: Peer, closer: impl Closing) -> Result<Rc<Connection>, rustls::Error> {
+        let tls = ServerConnection::new(self.snapshot().tls.config.clone())?;
+        let mut made = None;
+        let id = self.shared.census.next_connection_id();
+        self.connections.borrow_mut().insert_with(|tag| {
+            let connection = Connection::new(id, tag, peer, self.now_ns(), tls, closer);
+            made = Some(connection.clone());
+            connection
+        });
+        Ok(made.expect("insert_with calls its closure"))
+    }
+
+    /// TLS is agreed on: who is it, and is it one of ours?
+    pub(crate) fn established(&self, connection: &Rc<Connection>) {
+        self.handshake_over(connection);
+        let (chain, agreed_on_segl) = connection.agreed();
+        let now_ns = self.now_ns();
+        let identity = match chain.first().map(|leaf| PeerIdentity::from_certificate(leaf)) {
+            Some(Ok(identity)) => Rc::new(identity),
+            _ => {
+                connection.open(None, now_ns);
+                return self.turn_away(connection, None, Code::NotGranted, "the client certificate can not be read");
+            }
+        };
+        if !agreed_on_segl {
+            connection.open(None, now_ns);
+            let why = "ALPN must offer segl/1";
+            return self.turn_away(connection, Some(&identity), Code::Malformed, why);
+        }
+        let snapshot = self.snapshot();
+        let tenant = match snapshot.policy.identify(&identity) {
+            Ok(tenant) => tenant.clone(),
+            Err(error) => {
+                connection.open(None, now_ns);
+                return self.turn_away(connection, Some(&identity), Code::NotGranted, &error.to_string());
+            }
+        };
+        self.note_connection(connection, Some(&identity), Some(tenant.name()), ConnectionEvent::Opened, None);
+        let name = client_name(&identity);
+        tracing::debug!(connection = connection.id, peer = %connection.peer, client = &*name, tenant = &**tenant.name(), "open");
+        let load = self.shared.census.load(tenant.id());
+        let generation = snapshot.policy.generation();
+        connection.open(Some(Client { chain, identity, tenant, generation, load, name: name.into() }), now_ns);
+        connection.send(Kind::Hello, 0, &self.shared.hello, 0);
+    }
+
+    /// Tells a client that TLS let in why it may not stay.
+    fn turn_away(&self, connection: &Connection, identity: Option<&PeerIdentity>, code: Code, why: &str) {
+        tracing::warn!(connection = connection.id, peer = %connection.peer, client = identity.map(client_name), why, "turned away");
+        self.meters.protocol_error(code);
+        self.note_connection(connection, identity, None, ConnectionEvent::Refused, Some(why));
+        connection.refuse(0, &Error::of(code, why.to_owned()), 0);
+        connection.leave(GoAwayReason::Unauthorised, why, self.now_ns());
+    }
+
+    /// The client as the policy in force sees it; one that it knows no more is sent away.
+    pub(crate) fn client_under(&self, connection: &Connection, snapshot: &Snapshot) -> Option<Client> {
+        let client = connection.client()?;
+        if client.generation == snapshot.policy.generation() {
+            return Some(client);
+        }
+        match snapshot.policy.identify(&client.identity) {
+            Ok(tenant) => {
+                let load = self.shared.census.load(tenant.id());
+                let generation = snapshot.policy.generation();
+                let client = Client { tenant: tenant.clone(), generation, load, ..client };
+                connection.identified(client.clone());
+                Some(client)
+            }
+            Err(error) => {
+                self.send_away(connection, &client, &error.to_string());
+                None
+            }
+        }
+    }
+
+    /// A client that was good and is no longer.
+    fn send_away(&self, connection: &Connection, client: &Client, why: &str) {
+        tracing::warn!(connection = connection.id, client = &*client.name, why, "sent away");
+        self.note_connection(connection, Some(&client.identity), None, ConnectionEvent::Refused, Some(why));
+        connection.leave(GoAwayReason::Unauthorised, why, self.now_ns());
+    }
+
+    /// Records the intent, remembers the request, queues the job.
+    pub(crate) fn order(
+        &self,
+        order: Authorised,
+        place: Place,
+        circumstances: &Circumstances<'_>,
+        mut request: Request,
+    ) -> Result<(), Refusal> {
+        let mut outcome = Ok(());
+        let tag = self.requests.borrow_mut().insert_with(|tag| {
+            let address = Address { inbox: self.index, tag };
+            let mut orders = self.orders.borrow_mut();
+            match self.desk().order(&mut orders, order, place, circumstances, request.deadline_ns, address) {
+                Ok(intent) => request.intent = intent,
+                Err(refusal) => outcome = Err(refusal),
+            }
+            request
+        });
+        if outcome.is_err() {
+            self.requests.borrow_mut().remove(tag);
+        }
+        outcome
+    }
+
+    /// Hands what has been ordered to the pool.
+    pub(crate) fn submit(&self) {
+        let mut orders = self.orders.borrow_mut();
+        if !orders.is_empty() {
+            self.desk().submit(&mut orders);
+        }
+    }
+
+    /// The client does not want the answer any more. It gets one all the same.
+    pub(crate) fn cancel(&self, connection: &Rc<Connection>, id: u64) {
+        if connection.in_flight() == 0 {
+            return;
+        }
+        // What was asked for a moment ago may still wait to be submitted.
+        self.submit();
+        self.cancel_where(|request| Rc::ptr_eq(&request.connection, connection) && request.reply.id() == id);
+    }
+
+    fn cancel_where(&self, wanted: impl Fn(&Request) -> bool) {
+        let tags: Vec<Tag> =
+            self.requests.borrow().iter().filter(|(_, request)| wanted(request)).map(|(tag, _)| tag).collect();
+        for tag in tags {
+            self.desk().cancel(Address { inbox: self.index, tag });
+        }
+    }
+
+    /// One of a batch has its answer; the last one sends them all.
+    pub(crate) fn item_done(
+        &self,
+        connection: &Connection,
+        batch: &RefCell<Batch>,
+        index: usize,
+        answer: Result<Signed<'static>, Error<'static>>,
+    ) {
+        let mut batch = batch.borrow_mut();
+        debug_assert!(batch.items[index].is_none(), "an item is answered once");
+        batch.items[index] = Some(answer);
+        batch.missing -= 1;
+        if batch.missing == 0 {
+            let weight = batch.items.len() as u32;
+            let items = std::mem::take(&mut batch.items).into_iter().flatten().collect();
+            connection.send(Kind::SignedBatch, batch.id, &SignedBatch { items }, weight);
+        }
+    }
+
+    /// A refusal by the policy, for the record.
+    pub(crate) fn record_denial(
+        &self,
+        connection: &Connection,
+        client: &Client,
+        operation: Operation,
+        key: &str,
+        denied: &Denied,
+    ) {
+        tracing::debug!(connection = connection.id, client = &*client.name, key, %denied, "refused");
+        self.desk().note(&Record::Refused(segl_audit::Refused {
+            tenant: Some((&**client.tenant.name()).into()),
+            client: (&*client.name).into(),
+            operation: operation.name().into(),
+            key: key.into(),
+            code: crate::refusal::denied(denied).code.name().into(),
+            reason: denied.to_string().into(),
+        }));
+    }
+
+    /// The kernel took answers.
+    pub(crate) fn written(&self, connection: &Connection, bytes: usize, weight: u32) {
+        connection.gave_back(bytes, weight);
+    }
+
+    /// TLS broke: during the handshake the alert still goes out, afterwards nothing does.
+    pub(crate) fn tls_failed(&self, connection: &Connection, error: &rustls::Error) {
+        let handshake = connection.phase() == Phase::Handshake;
+        self.meters.tls_failed(error);
+        tracing::warn!(connection = connection.id, peer = %connection.peer, handshake, %error, "TLS failed");
+        self.handshake_over(connection);
+        if handshake {
+            self.note_connection(connection, None, None, ConnectionEvent::Refused, Some(&error.to_string()));
+        }
+        connection.fail(self.now_ns());
+    }
+
+    /// The reader is at its end: what the client had queued is taken back, and the place is given up.
+    pub(crate) fn gone(&self, connection: &Rc<Connection>) {
+        self.handshake_over(connection);
+        if connection.in_flight() > 0 {
+            self.submit();
+            self.cancel_where(|request| Rc::ptr_eq(&request.connection, connection));
+        }
+        connection.close(self.now_ns());
+        self.connections.borrow_mut().remove(connection.slot);
+        self.shared.census.connection_ended();
+        if let Some(client) = connection.client() {
+            let tenant = client.tenant.name();
+            self.note_connection(connection, Some(&client.identity), Some(tenant), ConnectionEvent::Closed, None);
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn handshake_over(&self, connection: &Connection) {
+        if connection.handshake_over() {
+            self.shared.census.handshake_ended();
+        }
+    }
+
+    fn note_connection(
+        &self,
+        connection: &Connection,
+        identity: Option<&PeerIdentity>,
+        tenant: Option<&str>,
+        event: ConnectionEvent,
+        reason: Option<&str>,
+    ) {
+        self.desk().note(&Record::Connection(segl_audit::Connection {
+            client: identity.map(|identity| client_name(identity).into()),
+            tenant: tenant.map(Into::into),
+            peer: Some(connection.peer.to_string().into()),
+            connection_id: connection.id,
+            event,
+            reason: reason.map(Into::into),
+        }));
+    }
+}
+
+/// What a client is called in record and log: its first name, by which the policy knows it.
+fn client_name(identity: &PeerIdentity) -> String {
+    identity.uri_sans.first().or(identity.dns_sans.first()).cloned().unwrap_or_else(|| "(no URI or DNS name)".into())
+}

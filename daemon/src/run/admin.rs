@@ -1,0 +1,123 @@
+//! The separate address for those who watch: `/metrics`, `/healthz`, `/readyz`. In clear, on the loopback by default.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use segl_wire::KeyState;
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use super::{RunError, gauges, service::Health, system};
+use crate::{config, state::Shared};
+
+/// The recorder keeps every sample until this is done, so it is done also when nobody looks.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+struct Watcher {
+    shared: Arc<Shared>,
+    health: Health,
+    prometheus: PrometheusHandle,
+}
+
+/// Serves on the main thread's runtime until it ends.
+pub(super) async fn start(
+    settings: &config::Admin,
+    shared: Arc<Shared>,
+    health: Health,
+    prometheus: PrometheusHandle,
+) -> Result<(), RunError> {
+    let address = settings.address;
+    let listener = TcpListener::bind(address).await.map_err(system(format!("admin.address {address}")))?;
+    tracing::info!(%address, "metrics, health and readiness");
+    let upkeep = prometheus.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    });
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(Watcher { shared, health, prometheus });
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "metrics and health are not served any more");
+        }
+    });
+    Ok(())
+}
+
+async fn metrics(State(watcher): State<Watcher>) -> impl IntoResponse {
+    gauges::refresh(&watcher.shared);
+    watcher.prometheus.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], watcher.prometheus.render())
+}
+
+/// Whether our own threads progress; says nothing of tokens.
+async fn healthz(State(watcher): State<Watcher>) -> (StatusCode, String) {
+    match watcher.health.check() {
+        Ok(()) => (StatusCode::OK, "ok\n".into()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    journal: String,
+    keys: Vec<KeyReadiness>,
+}
+
+#[derive(Serialize)]
+struct KeyReadiness {
+    key: String,
+    state: &'static str,
+    tokens: Vec<TokenReadiness>,
+}
+
+#[derive(Serialize)]
+struct TokenReadiness {
+    token: String,
+    holding: String,
+}
+
+/// Whether some granted key signs and the journal takes its record.
+async fn readyz(State(watcher): State<Watcher>) -> (StatusCode, Json<Readiness>) {
+    let shared = &watcher.shared;
+    let snapshot = shared.snapshot.load();
+    let granted = |key| snapshot.policy.tenants().iter().any(|tenant| tenant.grants().any(|grant| grant.key.id == key));
+    let mut some_key_signs = false;
+    let mut keys = Vec::new();
+    for card in shared.keys.cards() {
+        let state = card.state(|route| shared.desk.route_usable(route));
+        some_key_signs |= state == KeyState::Usable && granted(card.entry.id);
+        let tokens = card.holdings().into_iter().map(|(token, holding)| TokenReadiness {
+            token: shared.token_names[usize::from(token)].to_string(),
+            holding: format!("{holding:?}"),
+        });
+        keys.push(KeyReadiness { key: card.entry.name.to_string(), state: name(state), tokens: tokens.collect() });
+    }
+    let journal = shared.desk.journal().state();
+    let ready = some_key_signs && journal == segl_audit::State::Open;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, journal: format!("{journal:?}").to_lowercase(), keys }))
+}
+
+fn name(state: KeyState) -> &'static str {
+    match state {
+        KeyState::Usable => "usable",
+        KeyState::Unavailable => "unavailable",
+        KeyState::Expired => "expired",
+        KeyState::Faulty => "faulty",
+    }
+}

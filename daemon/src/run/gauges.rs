@@ -1,0 +1,98 @@
+//! The Prometheus recorder, and the gauges that are read off when somebody looks.
+
+use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use segl_pool::Class;
+use segl_wire::KeyState;
+
+use crate::{clock, keeper, meters, state::Shared};
+
+/// Bucket bounds in seconds: from an embedded key's 20 us to a stuck network HSM's 10 s.
+const BUCKETS_S: [f64; 19] = [
+    20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+    30.0,
+];
+
+/// Installs the recorder for the whole process.
+pub(super) fn install() -> PrometheusHandle {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS_S)
+        .expect("the buckets are not empty");
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::error!("another metrics recorder is installed: /metrics will be empty");
+    }
+    describe();
+    handle
+}
+
+fn describe() {
+    describe_counter!(meters::REQUESTS, "Requests answered, by tenant, operation and outcome");
+    describe_histogram!(meters::TOTAL_SECONDS, "From a request's frame to its answer");
+    describe_histogram!(meters::QUEUE_SECONDS, "Waiting for a session");
+    describe_histogram!(meters::TOKEN_SECONDS, "Inside the token");
+    describe_histogram!(meters::RECORD_SECONDS, "Answers held for the journal after the token was done");
+    describe_counter!(meters::CLOSED, "Connections closed by segld, by reason");
+    describe_counter!(meters::PROTOCOL_ERRORS, "Connections that broke the protocol or were turned away, by code");
+    describe_counter!(meters::TLS_FAILURES, "Failed handshakes and broken TLS sessions, by kind");
+    describe_counter!(meters::ACCEPT_FAILURES, "Connections that could not be accepted");
+    describe_counter!(keeper::SELF_TESTS, "Self-tests, by key, token and result");
+    describe_counter!(keeper::SESSIONS_LOST, "Sessions lost to an error, by token");
+    describe_counter!(keeper::ALARMS, "Alarms raised by the pool, by token and kind");
+    describe_gauge!("segl_sessions", "Sessions of a token: open, busy, and how many it may have");
+    describe_gauge!("segl_token_ready", "1 where the token signs");
+    describe_gauge!("segl_key_usable", "1 where the key can sign now");
+    describe_gauge!("segl_queue_depth", "Jobs waiting, by class");
+    describe_gauge!("segl_connections", "Connections, by phase");
+    describe_gauge!("segl_journal_lag_records", "Records appended and not yet on disk");
+    describe_gauge!("segl_journal_open", "1 while the journal takes intents");
+    describe_gauge!("segl_certificate_expires_seconds", "Time until segld's own certificate ends");
+    describe_gauge!("segl_crl_expires_seconds", "Time until a CRL's nextUpdate, by issuer");
+    describe_gauge!("segl_key_certificate_expires_seconds", "Time until a key's certificate ends");
+    describe_gauge!("segl_tenant_in_flight", "Requests in flight, by tenant");
+    describe_gauge!("segl_reload_ok", "1 when the last reload was taken, 0 when it was refused");
+}
+
+/// Reads everything off.
+pub(super) fn refresh(shared: &Shared) {
+    let pool = shared.desk.pool_snapshot();
+    for token in &pool.tokens {
+        let name = token.name.to_string();
+        gauge!("segl_sessions", "token" => name.clone(), "state" => "open").set(f64::from(token.sessions_open));
+        gauge!("segl_sessions", "token" => name.clone(), "state" => "busy").set(f64::from(token.sessions_busy));
+        gauge!("segl_sessions", "token" => name.clone(), "state" => "cap").set(f64::from(token.sessions_cap));
+        gauge!("segl_token_ready", "token" => name).set(flag(token.state == segl_pool::TokenState::Ready));
+    }
+    for class in Class::ALL {
+        gauge!("segl_queue_depth", "class" => class.name()).set(f64::from(pool.queued(class)));
+    }
+    let now_s = clock::unix_s();
+    let until = |then_s: i64| (then_s - now_s) as f64;
+    for card in shared.keys.cards() {
+        let name = card.entry.name.to_string();
+        let state = card.state(|route| shared.desk.route_usable(route));
+        gauge!("segl_key_usable", "key" => name.clone()).set(flag(state == KeyState::Usable));
+        if let Some(chain) = &card.entry.certificate {
+            gauge!("segl_key_certificate_expires_seconds", "key" => name).set(until(chain.not_after_unix_s()));
+        }
+    }
+    let snapshot = shared.snapshot.load();
+    gauge!("segl_certificate_expires_seconds").set(until(snapshot.tls.certificate_not_after_s));
+    for crl in &snapshot.tls.crls {
+        gauge!("segl_crl_expires_seconds", "issuer" => crl.issuer.clone()).set(until(crl.next_update_s));
+    }
+    for tenant in snapshot.policy.tenants() {
+        let taken = shared.census.load(tenant.id()).taken();
+        gauge!("segl_tenant_in_flight", "tenant" => tenant.name().to_string()).set(f64::from(taken));
+    }
+    gauge!("segl_connections", "phase" => "all").set(shared.census.connections() as f64);
+    gauge!("segl_connections", "phase" => "handshake").set(shared.census.handshakes() as f64);
+    let journal = shared.desk.journal().stats();
+    gauge!("segl_journal_lag_records").set((journal.appended_seq - journal.durable_seq) as f64);
+    gauge!("segl_journal_open").set(flag(shared.desk.journal().state() == segl_audit::State::Open));
+}
+
+fn flag(set: bool) -> f64 {
+    if set { 1.0 } else { 0.0 }
+}

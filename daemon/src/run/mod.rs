@@ -1,0 +1,329 @@
+//! A run of the daemon, from the configuration to the exit status.
+//!
+//! What is wrong in the configuration refuses the start; a token that is away does not: segld starts degraded, says
+//! READY, and keeps trying.
+
+mod admin;
+mod gauges;
+mod hardening;
+mod listeners;
+mod logging;
+mod reload;
+mod service;
+mod tokens;
+
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use segl_audit::{Journal, Record};
+use segl_pool::{Inbox, Pool};
+use segl_wire::{Hello, Limits as WireLimits};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    config::{self, Config},
+    keeper::{Keeper, TestInbox},
+    policy::{Policy, Registry},
+    reactor::{self, Control, ReactorInbox, ReactorSetup, ReactorThread},
+    signing::Desk,
+    state::{Census, Heartbeat, Shared, Snapshot},
+    tls::TlsSnapshot,
+    transport::{self, Io},
+};
+use reload::Reloader;
+
+/// Name and version, as Hello, journal and `--version` have it.
+pub const SOFTWARE: &str = concat!("segld ", env!("CARGO_PKG_VERSION"));
+
+/// How long the start waits for tokens to show themselves before it goes on without them.
+const TOKENS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long sessions get to close once everything is answered; a stuck token is left behind.
+const POOL_STOP: Duration = Duration::from_secs(2);
+
+/// Why a run could not begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// The configuration
+    #[error("{0}")]
+    Configuration(config::Findings),
+    /// TLS material
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
+    /// A token's module or directory
+    #[error("token {token}: {error}")]
+    Token {
+        /// Its name
+        token: String,
+        /// What is wrong
+        error: segl_hsm::Error,
+    },
+    /// The journal
+    #[error(transparent)]
+    Journal(#[from] segl_audit::OpenError),
+    /// The journal takes no records
+    #[error("the start can not be recorded: {0}")]
+    Unrecorded(#[from] segl_audit::Refusal),
+    /// io_uring was demanded
+    #[error("reactor.io = \"uring\", but io_uring can not be had: {0}")]
+    NoUring(String),
+    /// The system refused something
+    #[error("{what}: {error}")]
+    System {
+        /// What
+        what: String,
+        /// The system's word
+        error: std::io::Error,
+    },
+}
+
+/// Adds what was tried to the system's word.
+fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> RunError {
+    |error| RunError::System { what: what.into(), error }
+}
+
+/// Prints everything that is wrong with a configuration; the status says whether segld would start with it.
+pub fn check(config_path: &Path) -> ExitCode {
+    let findings = config::check(config_path);
+    print!("{findings}");
+    if findings.fatal() {
+        return ExitCode::FAILURE;
+    }
+    println!("{}: good", config_path.display());
+    ExitCode::SUCCESS
+}
+
+/// Runs segld until it is told to stop. Errors are printed; the status is for the service manager.
+pub fn run(config_path: &Path) -> ExitCode {
+    match try_run(config_path) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("segld can not start: {error}");
+            tracing::error!(%error, "segld can not start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(config_path: &Path) -> Result<(), RunError> {
+    let (config, findings) = config::load(config_path).map_err(RunError::Configuration)?;
+    logging::start(&config.log);
+    if !findings.is_empty() {
+        tracing::warn!("{findings}");
+    }
+    hardening::harden();
+    let prometheus = gauges::install();
+    let io = choose_io(config.reactor.io)?;
+    let listeners = listeners::open(&config.listen)?;
+
+    let (journal, recovery) = Journal::open(journal_config(&config))?;
+    record_start(&journal, &config, recovery.last_seq)?;
+    if let Some(repair) = &recovery.repaired {
+        tracing::warn!(?repair, "the journal's end was torn by a crash and was repaired");
+    }
+
+    let tokens = tokens::build(&config)?;
+    let mut registry = Registry::new();
+    let snapshot = Snapshot { policy: Policy::new(&config, &mut registry), tls: TlsSnapshot::new(&config.tls, None)? };
+    tokens.add_keys(snapshot.policy.keys());
+
+    let reactors = config.reactor.cores.len().max(1);
+    let inboxes: Vec<Arc<ReactorInbox>> = (0..reactors).map(|_| Arc::default()).collect();
+    let tests: Arc<TestInbox> = Arc::default();
+    let pool_inboxes =
+        inboxes.iter().map(|inbox| inbox.clone() as Arc<dyn Inbox>).chain([tests.clone() as Arc<dyn Inbox>]);
+    let (news, keeper) = Keeper::new(tokens.names());
+    let pool =
+        Pool::start(tokens::pool_config(&config), tokens.setups(&config), pool_inboxes.collect(), Arc::new(news))
+            .map_err(system("the pool's threads"))?;
+    let rings = inboxes.clone();
+    journal.subscribe(Box::new(move || rings.iter().for_each(|inbox| inbox.journal_moved())));
+
+    let shared = Arc::new(Shared {
+        desk: Desk::new(pool, journal, &config.host.name),
+        keys: Arc::default(),
+        token_names: tokens.names(),
+        wire_limits: WireLimits { batch_max: config.limits.batch_max, message_max: config.limits.message_max },
+        hello: hello(&config),
+        limits: config.limits.clone(),
+        census: Census::default(),
+        progress: (0..reactors).map(|_| Heartbeat::default()).collect(),
+        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+    });
+    shared.keys.replace(shared.snapshot.load().policy.keys().iter().cloned());
+    let keeper = keeper
+        .start(shared.clone(), u16::try_from(reactors).unwrap_or(u16::MAX), tests)
+        .map_err(system("the keeper's thread"))?;
+    await_tokens(&shared, &keeper);
+
+    let reactors = start_reactors(&shared, &config, io, listeners, inboxes)?;
+    let main = Main {
+        reloader: Reloader::new(config_path.to_owned(), registry, tokens, shared.clone(), keeper, &config),
+        config,
+        shared,
+        reactors,
+        prometheus,
+    };
+    main.serve()
+}
+
+/// A first chance for every token to log in and pass its self-tests, so that READY means ready where it can.
+fn await_tokens(shared: &Shared, keeper: &Keeper) {
+    let every: Vec<_> = (0..shared.token_names.len() as u16).map(|token| (token, 0)).collect();
+    if !keeper.wait_for_reports(&every, TOKENS_TIMEOUT) || !keeper.wait_until_idle(TOKENS_TIMEOUT) {
+        tracing::error!("not every token has shown itself: starting degraded, and trying on");
+    }
+    for card in shared.keys.cards() {
+        let state = card.state(|route| shared.desk.route_usable(route));
+        tracing::info!(key = &*card.entry.name, ?state, holdings = ?card.holdings(), "key");
+    }
+}
+
+fn choose_io(wanted: config::Io) -> Result<Io, RunError> {
+    match (wanted, transport::probe_uring(reactor::RING_ENTRIES)) {
+        (config::Io::Epoll, _) => Ok(Io::Epoll),
+        (_, Ok(())) => Ok(Io::Uring),
+        (config::Io::Uring, Err(why)) => Err(RunError::NoUring(why)),
+        (config::Io::Auto, Err(why)) => {
+            tracing::error!(why, "IO_URING IS NOT AVAILABLE HERE: falling back to epoll");
+            Ok(Io::Epoll)
+        }
+    }
+}
+
+fn journal_config(config: &Config) -> segl_audit::Config {
+    let mut journal = segl_audit::Config::new(&config.audit.directory);
+    journal.host = config.host.name.clone();
+    journal.segment_bytes = config.audit.segment_size;
+    journal
+}
+
+fn record_start(journal: &Journal, config: &Config, last_seq: u64) -> Result<(), RunError> {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    journal.append(&Record::Start(segl_audit::Start {
+        version: SOFTWARE.into(),
+        host: config.host.name.as_str().into(),
+        boot_id: boot_id.trim().into(),
+        config_digest: *config.digest(),
+        last_seq,
+    }))?;
+    Ok(())
+}
+
+fn hello(config: &Config) -> Hello<'static> {
+    let limits = &config.limits;
+    let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    Hello {
+        server: SOFTWARE.into(),
+        frame_max: limits.frame_max,
+        in_flight_max: limits.in_flight_per_connection,
+        batch_max: limits.batch_max,
+        message_max: limits.message_max,
+        timeout_max_ms: ms(limits.timeout_max),
+        idle_ms: ms(limits.idle_timeout),
+    }
+}
+
+fn start_reactors(
+    shared: &Arc<Shared>,
+    config: &Config,
+    io: Io,
+    listeners: listeners::Listeners,
+    inboxes: Vec<Arc<ReactorInbox>>,
+) -> Result<Vec<ReactorThread>, RunError> {
+    let per_reactor = listeners.share_out(inboxes.len())?;
+    let start = |(index, (inbox, listeners)): (usize, (Arc<ReactorInbox>, Vec<std::net::TcpListener>))| {
+        let setup = ReactorSetup {
+            index: u16::try_from(index).expect("there are no more reactors than cores"),
+            core: config.reactor.cores.get(index).copied(),
+            io,
+            listeners,
+            inbox,
+        };
+        reactor::spawn(shared.clone(), setup).map_err(system("a reactor's thread"))
+    };
+    let reactors = inboxes.into_iter().zip(per_reactor).enumerate().map(start).collect::<Result<Vec<_>, _>>()?;
+    tracing::info!(reactors = reactors.len(), io = io.name(), "reactors started");
+    Ok(reactors)
+}
+
+/// The main thread, once everything runs: signals, health, metrics, the watchdog.
+struct Main {
+    config: Config,
+    shared: Arc<Shared>,
+    reactors: Vec<ReactorThread>,
+    reloader: Reloader,
+    prometheus: metrics_exporter_prometheus::PrometheusHandle,
+}
+
+impl Main {
+    fn serve(self) -> Result<(), RunError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(system("the main thread's runtime"))?;
+        let reason = runtime.block_on(self.until_stopped())?;
+        // The main thread's tasks end with their runtime: from here on nobody reads health or metrics.
+        drop(runtime);
+        self.stop(reason)
+    }
+
+    /// Waits for the signal to stop; returns its name.
+    async fn until_stopped(&self) -> Result<&'static str, RunError> {
+        let mut hangup = signal(SignalKind::hangup()).map_err(system("SIGHUP"))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("SIGTERM"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("SIGINT"))?;
+        let health = service::Health::new(self.shared.clone());
+        admin::start(&self.config.admin, self.shared.clone(), health.clone(), self.prometheus.clone()).await?;
+        let watchdog = service::Watchdog::start(health);
+        service::ready();
+        tracing::info!(version = SOFTWARE, "ready");
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok("SIGTERM"),
+                _ = interrupt.recv() => return Ok("SIGINT"),
+                _ = hangup.recv() => self.reload().await,
+                () = watchdog.beat() => {
+                    if self.reactors.iter().any(ReactorThread::is_finished) {
+                        tracing::error!("a reactor has ended by itself");
+                        return Ok("a reactor's end");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn reload(&self) {
+        service::reloading();
+        let reloader = self.reloader.clone();
+        let reloaded = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        if matches!(reloaded, Ok(true)) {
+            self.reactors.iter().for_each(|reactor| reactor.tell(Control::Reloaded));
+        }
+        service::ready();
+    }
+
+    fn stop(self, reason: &'static str) -> Result<(), RunError> {
+        service::stopping();
+        tracing::info!(reason, "stopping");
+        let desk = &self.shared.desk;
+        let limit = self.config.limits.drain_timeout;
+        self.reactors.iter().for_each(|reactor| reactor.tell(Control::Drain(limit)));
+        for reactor in self.reactors {
+            if let Err(error) = reactor.join() {
+                tracing::error!(%error, "a reactor ended badly");
+            }
+        }
+        desk.drain();
+        let stopped = desk.stop(POOL_STOP);
+        if stopped.threads_left > 0 {
+            tracing::error!(threads = stopped.threads_left, "left behind: stuck inside a token's call");
+        }
+        desk.note(&Record::Stop(segl_audit::Stop { reason: reason.into() }));
+        if let Err(why) = desk.journal().close() {
+            tracing::error!(why, "the journal could not be closed in order");
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! Reload: certificates, client CAs, CRLs, tenants and keys, all or nothing.
+//!
+//! Everything new is read, checked and, for keys, looked up on the tokens before anything is replaced. Connections
+//! that stay valid notice nothing.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use metrics::gauge;
+use segl_audit::Record;
+
+use super::tokens::Tokens;
+use crate::{
+    config::{self, Config},
+    keeper::Keeper,
+    policy::{KeyEntry, Policy, Registry},
+    state::{Shared, Snapshot},
+    tls::TlsSnapshot,
+};
+
+/// How long the tokens get to look up new keys.
+const LOOK_UP: Duration = Duration::from_secs(10);
+
+/// Reloads, one at a time.
+#[derive(Clone)]
+pub(super) struct Reloader(Arc<Mutex<Inner>>);
+
+struct Inner {
+    path: PathBuf,
+    registry: Registry,
+    tokens: Tokens,
+    shared: Arc<Shared>,
+    keeper: Arc<Keeper>,
+    fixed: Fixed,
+    digest: [u8; 32],
+}
+
+impl Reloader {
+    pub(super) fn new(
+        path: PathBuf,
+        registry: Registry,
+        tokens: Tokens,
+        shared: Arc<Shared>,
+        keeper: Arc<Keeper>,
+        config: &Config,
+    ) -> Reloader {
+        let (fixed, digest) = (Fixed::of(config), *config.digest());
+        Reloader(Arc::new(Mutex::new(Inner { path, registry, tokens, shared, keeper, fixed, digest })))
+    }
+
+    /// Reads the configuration again. Whether it was taken stands in log, metrics and journal.
+    pub(super) fn reload(&self) -> bool {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = inner.try_reload();
+        gauge!("segl_reload_ok").set(if outcome.is_ok() { 1.0 } else { 0.0 });
+        let (ok, message) = match &outcome {
+            Ok(what) => {
+                tracing::info!(what, "reloaded");
+                (true, what)
+            }
+            Err(why) => {
+                tracing::error!(why, "the reload is refused; the old configuration stays in force");
+                (false, why)
+            }
+        };
+        inner.shared.desk.note(&Record::Reload(segl_audit::Reload {
+            ok,
+            message: message.into(),
+            config_digest: inner.digest,
+        }));
+        ok
+    }
+}
+
+impl Inner {
+    fn try_reload(&mut self) -> Result<String, String> {
+        let (config, findings) = config::load(&self.path).map_err(|findings| findings.to_string())?;
+        if !findings.is_empty() {
+            tracing::warn!("{findings}");
+        }
+        let changed = self.fixed.differing(&Fixed::of(&config));
+        if !changed.is_empty() {
+            return Err(format!("[{}] can not change without a restart", changed.join("], [")));
+        }
+        let old = self.shared.snapshot.load_full();
+        let tls = TlsSnapshot::new(&config.tls, Some(&old.tls)).map_err(|error| error.to_string())?;
+        let policy = Policy::new(&config, &mut self.registry);
+        self.look_up(&old, policy.keys())?;
+
+        let summary =
+            format!("{} keys, {} tenants, {} CRLs", policy.keys().len(), policy.tenants().len(), tls.crls.len());
+        // The book first: a key that is granted and not yet in it would look as if no token had it.
+        self.shared.keys.replace(policy.keys().iter().cloned());
+        self.shared.snapshot.store(Arc::new(Snapshot { policy, tls }));
+        self.digest = *config.digest();
+        self.keeper.keys_replaced();
+        if !self.keeper.wait_until_idle(LOOK_UP) {
+            tracing::warn!("the self-tests after the reload are still under way");
+        }
+        Ok(summary)
+    }
+
+    /// Has the tokens that sign look up the keys that are new. One that is away will say later what it holds.
+    fn look_up(&self, old: &Snapshot, keys: &[Arc<KeyEntry>]) -> Result<(), String> {
+        let new: Vec<_> = keys.iter().filter(|key| old.policy.keys().iter().all(|known| known.id != key.id)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.tokens.add_keys(keys);
+        let names = self.tokens.names();
+        let pool = self.shared.desk.pool_snapshot();
+        let asked: Vec<_> = (0u16..)
+            .zip(&pool.tokens)
+            .filter(|(_, token)| token.state == segl_pool::TokenState::Ready)
+            .filter(|(_, token)| new.iter().any(|key| key.tokens.iter().any(|name| **name == *token.name)))
+            .map(|(token, _)| (token, self.keeper.reports_of(token)))
+            .collect();
+        asked.iter().for_each(|(token, _)| self.shared.desk.refresh(*token));
+        if !self.keeper.wait_for_reports(&asked, LOOK_UP) {
+            return Err("the tokens did not look up the new keys in time".into());
+        }
+        let missing: Vec<_> = asked
+            .iter()
+            .flat_map(|(token, _)| new.iter().map(move |key| (*token, key)))
+            .filter_map(|(token, key)| {
+                let error = self.keeper.last_report(token, key.id)?.result.err()?;
+                Some(format!("key {} on token {}: {error}", key.name, names[usize::from(token)]))
+            })
+            .collect();
+        if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
+    }
+}
+
+/// What lives as long as the process: a change of it wants a restart (which, with systemd's sockets, refuses nobody).
+struct Fixed {
+    host: config::Host,
+    listen: config::Listen,
+    reactor: config::Reactor,
+    limits: config::Limits,
+    pool: config::Pool,
+    audit: config::Audit,
+    admin: config::Admin,
+    log: config::Log,
+    tokens: Vec<config::Token>,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Fixed {
+        Fixed {
+            host: config.host.clone(),
+            listen: config.listen.clone(),
+            reactor: config.reactor.clone(),
+            limits: config.limits.clone(),
+            pool: config.pool.clone(),
+            audit: config.audit.clone(),
+            admin: config.admin.clone(),
+            log: config.log.clone(),
+            tokens: config.tokens.clone(),
+        }
+    }
+
+    /// The sections that differ.
+    fn differing(&self, new: &Fixed) -> Vec<&'static str> {
+        let sections = [
+            ("host", self.host == new.host),
+            ("listen", self.listen == new.listen),
+            ("reactor", self.reactor == new.reactor),
+            ("limits", self.limits == new.limits),
+            ("pool", self.pool == new.pool),
+            ("audit", self.audit == new.audit),
+            ("admin", self.admin == new.admin),
+            ("log", self.log == new.log),
+            ("[token]", self.tokens == new.tokens),
+        ];
+        sections.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
+}
