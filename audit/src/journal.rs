@@ -381,18 +381,24 @@ impl Shared {
     /// For good: after a failed fdatasync nobody can tell what is on disk, and trying again may succeed without
     /// having written what failed.
     pub(crate) fn fail(&self, why: String) {
-        self.complain(Some(why));
         // Under the ledger's lock, so that nobody who has looked begins to wait afterwards.
         let mut ledger = self.ledger();
+        let mut trouble = lock(&self.trouble);
+        *trouble = Some(why);
         self.failed.store(true, Ordering::Release);
+        drop(trouble);
         ledger.fail();
         drop(ledger);
         self.need.notify_one();
         self.tell();
     }
 
-    pub(crate) fn complain(&self, trouble: Option<String>) {
-        *lock(&self.trouble) = trouble;
+    /// Says what is wrong with the disk; after a failure that stays the last word.
+    pub(crate) fn complain(&self, complaint: Option<String>) {
+        let mut trouble = lock(&self.trouble);
+        if !self.has_failed() {
+            *trouble = complaint;
+        }
     }
 
     /// Tells everyone that something has changed.

@@ -37,6 +37,8 @@ mod read;
 mod record;
 mod scan;
 mod show;
+#[cfg(test)]
+mod simulated;
 mod verify;
 mod writer;
 

@@ -4,7 +4,13 @@
 //! A tree over the records (for proofs of inclusion), signed checkpoints and copies to other places belong between
 //! `sync` and the watermark's rise in [`Writer::commit`], where a batch has its final bytes and its last hash.
 
-use std::{fs::File, io, path::PathBuf, sync::PoisonError, sync::atomic::Ordering};
+use std::{
+    fs::File,
+    io,
+    panic::{self, AssertUnwindSafe},
+    path::PathBuf,
+    sync::{PoisonError, atomic::Ordering},
+};
 
 use crate::{
     disk::sync_directory,
@@ -37,7 +43,10 @@ pub(crate) struct Writer<'s> {
 
 /// The writer thread: runs until the journal is closed and all is written, or the disk fails.
 pub(crate) fn write(shared: &Shared, place: Place) {
-    let _guard = FailOnPanic { shared, what: "writer" };
+    or_fail(shared, "writer", || write_batches(shared, place));
+}
+
+fn write_batches(shared: &Shared, place: Place) {
     let mut writer = Writer { shared, place, batch: Batch::default() };
     while let Some(target) = writer.next() {
         let last_seq = writer.batch.first_seq + u64::from(writer.batch.records) - 1;
@@ -124,7 +133,10 @@ impl Writer<'_> {
 
 /// The allocator thread: runs until the journal is closed.
 pub(crate) fn allocate_ahead(shared: &Shared) {
-    let _guard = FailOnPanic { shared, what: "allocator" };
+    or_fail(shared, "allocator", || allocate_when_needed(shared));
+}
+
+fn allocate_when_needed(shared: &Shared) {
     let mut ledger = shared.ledger();
     loop {
         if ledger.has_ended() {
@@ -180,15 +192,8 @@ pub(crate) fn make_spare(config: &crate::Config, stop: &dyn Fn() -> bool) -> io:
 }
 
 /// A thread that dies by a panic leaves no journal that seems to work.
-struct FailOnPanic<'s> {
-    shared: &'s Shared,
-    what: &'static str,
-}
-
-impl Drop for FailOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.shared.fail(format!("the journal's {} has panicked; segld has to be restarted", self.what));
-        }
+fn or_fail(shared: &Shared, what: &str, run: impl FnOnce()) {
+    if panic::catch_unwind(AssertUnwindSafe(run)).is_err() {
+        shared.fail(format!("the journal's {what} has panicked; segld has to be restarted"));
     }
 }

@@ -1,4 +1,5 @@
 //! A disk that is really full: a small tmpfs, mounted for the test.
+#![allow(clippy::unwrap_used, reason = "a test that can not go on says where")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! A process that is killed while it writes: whatever it had been told to be durable is there.
+#![allow(clippy::unwrap_used, reason = "a test that can not go on says where")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What is appended is read back; what is acknowledged is on disk.
+#![allow(clippy::unwrap_used, reason = "a test that can not go on says where")]
 
 mod common;
 

@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use segl_audit::{Capacity, Config, Intent, Outcome, OutcomeResult, Record};
+use segl_audit::{Capacity, Config, Intent, Journal, Outcome, OutcomeResult, Record, Refusal};
 
 /// Longer than anything takes that works.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -55,4 +55,15 @@ pub(crate) fn outcome(intent: u64) -> Record<'static> {
         queue_us: 12,
         token_us: 55,
     })
+}
+
+/// Appends; a disk that can not keep up is waited for.
+pub(crate) fn append_until_taken(journal: &Journal, record: &Record<'_>) -> u64 {
+    loop {
+        match journal.append(record) {
+            Ok(seq) => return seq,
+            Err(Refusal::Backlog) => std::thread::yield_now(),
+            Err(refusal) => panic!("{refusal}"),
+        }
+    }
 }
