@@ -39,6 +39,12 @@ impl Deadlines {
         None
     }
 
+    /// Entries, those of the finished included.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// The earliest one; at times that of a job which is no more.
     pub(super) fn next_ns(&self) -> Option<u64> {
         self.heap.peek().map(|&Reverse((deadline_ns, _, _))| deadline_ns)

@@ -144,7 +144,7 @@ impl<P: Clone> Core<P> {
                     }
                     None => {
                         self.counters.stale += 1;
-                        self.fleet.late_return(session, generation, out);
+                        self.fleet.late_return(session, generation, call, out);
                     }
                 }
             }

@@ -1,1 +1,35 @@
-//! x
+//! Core's promises, each in a small scene in virtual time; [`simulator`] puts it under random fire.
+
+mod queueing;
+mod rungs;
+mod scene;
+mod simulator;
+
+use segl_hsm::{Algorithm, Error, Fault, KeyId, Kind, Retry, Rung, Signed, Verdict};
+
+use crate::{Class, Job, RouteId};
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+
+/// A login of tenant 1 on route 0 with a minute's time, nothing special about it.
+fn job(tag: u64) -> Job<u64> {
+    Job {
+        key: KeyId(1),
+        algorithm: Algorithm::EcdsaP256Sha256,
+        input: tag,
+        route: RouteId(0),
+        only_token: None,
+        class: Class::Login,
+        tenant: 1,
+        deadline_ns: 60 * SECOND,
+        repeatable: false,
+        inbox: 0,
+        tag,
+    }
+}
+
+/// A token's error.
+fn error(signed: Signed, retry: Retry, rung: Rung) -> Error {
+    Error::new(Kind::Other, Verdict { fault: Fault::Token, signed, retry, rung }, "C_Sign", "as the test wants it")
+}
