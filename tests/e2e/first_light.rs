@@ -1,7 +1,7 @@
 //! The main job: a caller posts a request to the broker, which forwards it over mutual TLS to segld, which records and
 //! signs it; openssl accepts the signature.
 
-use std::{process::Command, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use segl_tests::{
     openssl,
@@ -124,25 +124,32 @@ fn a_caller_without_a_known_token_is_told_nothing() {
 }
 
 #[test]
-fn segld_check_accepts_a_sound_configuration_and_tells_every_mistake_with_its_line() {
+fn check_accepts_sound_configurations_and_tells_every_mistake_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::create(&dir.path().join("site"), Token::Embedded, &[]).unwrap();
-    let check = |site: &Site| {
-        let mut check = Command::new(programs::segld());
-        check.args(["check", "--config"]).arg(site.segld_config()).output().unwrap()
+    let check = |program: PathBuf, config: PathBuf| {
+        let output = Command::new(program).args(["check", "--config"]).arg(config).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     };
-    let sound = check(&site);
-    assert!(sound.status.success(), "{sound:?}");
+    let check_both =
+        |site: &Site| [check(programs::segld(), site.segld_config()), check(programs::broker(), site.broker_config())];
+    for (sound, said) in check_both(&site) {
+        assert!(sound, "{said}");
+    }
 
     site.segld_toml =
         site.segld_toml.replace("kind = \"embedded\"", "kind = \"imbedded\"").replace("[admin]", "[admim]");
+    site.broker_toml = site.broker_toml.replace("room-1", "room 1").replace("[admin]", "[admim]");
     site.write().unwrap();
-    let wrong = check(&site);
-    let said = [wrong.stdout, wrong.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(!wrong.status.success());
-    for mistake in ["imbedded", "admim"] {
-        let line = site.segld_toml.lines().position(|line| line.contains(mistake)).unwrap() + 1;
-        assert!(said.contains(mistake) && said.contains(&format!(":{line}:")), "line {line}, {mistake}: {said}");
+    let texts = [&site.segld_toml, &site.broker_toml];
+    for (((sound, said), text), mistakes) in
+        check_both(&site).iter().zip(texts).zip([["imbedded", "admim"], ["room 1", "admim"]])
+    {
+        assert!(!sound);
+        for mistake in mistakes {
+            let line = text.lines().position(|line| line.contains(mistake)).unwrap() + 1;
+            assert!(said.contains(mistake) && said.contains(&format!(":{line}:")), "line {line}, {mistake}: {said}");
+        }
     }
 }

@@ -29,10 +29,17 @@ pub fn broker() -> PathBuf {
     directory().join("segl-broker")
 }
 
-/// Where the programs are: `SEGL_BIN_DIR` when somebody has built them already, otherwise they are built once a
-/// process, so that no test ever runs yesterday's daemon.
+/// Says that the programs have been built, and where they are.
+pub fn built_in(directory: PathBuf) {
+    // Said twice, or after the first use, it changes nothing.
+    let _ = DIRECTORY.set(directory);
+}
+
+static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Where the programs are: as [`built_in`] or `SEGL_BIN_DIR` says, otherwise they are built once a process, so that no
+/// test ever runs yesterday's daemon.
 fn directory() -> &'static Path {
-    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         if let Some(dir) = std::env::var_os("SEGL_BIN_DIR") {
             return PathBuf::from(dir);
@@ -40,7 +47,11 @@ fn directory() -> &'static Path {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--package", "segl-daemon", "--package", "segl-broker", "--bins"]);
         run(cargo.current_dir(workspace())).expect("the programs build");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-        target.join("debug")
+        target().join("debug")
     })
+}
+
+/// Cargo's target directory.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }

@@ -20,6 +20,8 @@ use segl_tests::{
     site::{ED25519, P256, P384, RSA, Site, Token, await_keys},
 };
 
+use serde_json::Value;
+
 use crate::{
     Result,
     command::{self, Job},
@@ -68,16 +70,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         // The receiver is gone only when the demo is over.
         let _ = signals.send(());
     })?;
-    let target = workspace().join("target/demo");
-    std::fs::create_dir_all(&target)?;
-    let lock = File::create(target.join("lock"))?;
-    lock.try_lock().map_err(|error| format!("another demo runs in {}: {error}", target.display()))?;
-
-    let log = target.join("preparation.log");
-    let (token, dir) = match arguments.token {
-        TokenName::Embedded => (Token::Embedded, target.join("embedded")),
-        TokenName::Softhsm => (Token::SoftHsm, target.join("softhsm")),
+    let (token, name) = match arguments.token {
+        TokenName::Embedded => (Token::Embedded, "embedded"),
+        TokenName::Softhsm => (Token::SoftHsm, "softhsm"),
     };
+    let target = programs::target().join("demo");
+    let dir = target.join(name);
+    std::fs::create_dir_all(&target)?;
+    let lock = File::create(target.join(format!("{name}.lock")))?;
+    lock.try_lock().map_err(|error| format!("another demo runs in {}: {error}", dir.display()))?;
+
+    let log = target.join(format!("{name}.build.log"));
+    File::create(&log)?;
     let mut needed = vec!["openssl"];
     if token == Token::SoftHsm {
         needed.extend(["softhsm2", "opensc"]);
@@ -86,6 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("Building segld, segl and segl-broker (development profile)");
     let build = ["build", "--locked", "--package", "segl-daemon", "--package", "segl-broker", "--bins"];
     Job::new("cargo", &workspace(), log).args(build).must(BUILD)?;
+    programs::built_in(programs::target().join("debug"));
     if dir.exists() {
         std::fs::remove_dir_all(&dir)?;
     }
@@ -116,8 +121,9 @@ impl Demo {
             command.process_group(0);
             command
         };
+        let command = own_group(site.segld_command());
         let started = Instant::now();
-        let mut segld = Service::start(own_group(site.segld_command()), dir, "segld")?;
+        let mut segld = Service::start(command, dir, "segld")?;
         segld.ready(SOON)?;
         // READY=1 means that it serves; /readyz that keys sign, which a token may need a moment for.
         await_keys(&site.segld_admin()?)?;
@@ -211,18 +217,38 @@ impl Demo {
 
     fn journal(&self) -> Result<()> {
         let journal = self.site.journal();
-        println!("\nThe journal's entries of the five, from `segl audit show {}`:", journal.display());
-        let shown = segl(&["audit", "show"], &journal)?;
-        for line in
-            shown.lines().filter(|line| WORK.iter().any(|(_, algorithm)| line.contains(&format!("demo-{algorithm}"))))
-        {
-            println!("  {line}");
+        println!("\nThe journal has them, as `segl audit show {}` tells:", journal.display());
+        let entries: Vec<Value> = segl(&["audit", "show", "--json"], &journal)?
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<serde_json::Result<_>>()?;
+        let pair = |reference: &str| -> Result<(&Value, &Value)> {
+            let intent = entries.iter().find(|entry| entry["kind"] == "intent" && entry["reference"] == reference);
+            let intent = intent.ok_or_else(|| format!("{reference} was signed and is not in the journal"))?;
+            let outcome = entries.iter().find(|entry| entry["kind"] == "outcome" && entry["intent"] == intent["seq"]);
+            Ok((intent, outcome.ok_or_else(|| format!("{reference} has no outcome in the journal"))?))
+        };
+        for (key, algorithm) in WORK {
+            let (intent, outcome) = pair(&format!("demo-{algorithm}"))?;
+            let text = |field: &str| intent[field].as_str().unwrap_or("-").to_owned();
+            println!(
+                "  {} {} {} for {} on behalf of {}: {key} {algorithm} digest {:.16}... -> {} {}",
+                intent["seq"],
+                text("time"),
+                text("kind"),
+                text("tenant"),
+                text("on_behalf_of"),
+                text("digest"),
+                outcome["seq"],
+                outcome["result"].as_str().unwrap_or("outcome")
+            );
         }
-        let missing = (0..BATCH).find(|at| !shown.contains(&format!("demo-batch-{at}")));
-        if let Some(at) = missing {
-            return Err(format!("demo-batch-{at} was signed and is not in the journal").into());
+        for reference in (0..BATCH).map(|at| format!("demo-batch-{at}")) {
+            pair(&reference)?;
         }
-        println!("  `segl audit verify`: {}", segl(&["audit", "verify"], &journal)?.trim());
+        let verified = segl(&["audit", "verify"], &journal)?;
+        let line = |start: &str| verified.lines().rev().find(|line| line.starts_with(start)).unwrap_or_default();
+        println!("  and {BATCH} of the batch; `segl audit verify`: {}, {}", line("records"), line("SOUND"));
         Ok(())
     }
 
