@@ -3,6 +3,9 @@
 //! **Not for production**: whoever reads this process's memory or the directory has the keys. [`WARNING`] is what
 //! the daemon logs at start.
 //!
+//! What is read from a file is wiped from memory after use; the keys that the two libraries make of it are not (ring
+//! wipes nothing).
+//!
 //! A locator is a file name within the directory (`login-rsa.pem`). Messages and Ed25519 are signed by ring; ring has
 //! no call for a digest made elsewhere, so those are signed by RustCrypto's p256, p384, p521 and rsa.
 

@@ -17,7 +17,7 @@ use super::{
     mechanism::Mechanisms,
     module::{Module, OpenSession},
 };
-use crate::{Error, KeyId, Kind, Result};
+use crate::{Error, Fault, KeyId, Kind, Result, Verdict};
 
 #[derive(Debug)]
 pub(super) struct Generation {
@@ -152,7 +152,7 @@ fn find(module: &Module, uri: &Uri) -> Result<(Slot, TokenInfo)> {
             let serials: Vec<_> = found.iter().map(|(_, info)| format!("{:?}", info.serial_number())).collect();
             let serials = serials.join(", ");
             let detail = format!("{count} tokens match {uri}, with the serial numbers {serials}: name one");
-            let verdict = crate::Verdict { fault: crate::Fault::Operator, ..Kind::TokenAbsent.verdict() };
+            let verdict = Verdict { fault: Fault::Operator, ..Kind::TokenAbsent.verdict() };
             Err(Error::new(Kind::TokenAbsent, verdict, "token", detail))
         }
     }

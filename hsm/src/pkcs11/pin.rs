@@ -178,6 +178,22 @@ mod tests {
     }
 
     #[test]
+    fn an_acl_counts_where_the_mode_alone_looks_harmless_or_harmful() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(directory.path(), b"1234", 0o600);
+        let set = |user: u32| {
+            let set = std::process::Command::new("setfacl").arg("-m").arg(format!("u:{user}:r")).arg(&path).status();
+            assert!(set.expect("setfacl is missing: `cargo xtask test` installs what the tests need").success());
+        };
+        // Our own entry, as systemd makes it: the mode is 0640 now, and still nobody else can read it.
+        set(rustix::process::geteuid().as_raw());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+        read(&path).unwrap();
+        set(12_345);
+        assert!(refusal(&path).contains("user 12345"));
+    }
+
+    #[test]
     fn a_directory_others_may_write_to_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let inner = directory.path().join("inner");

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +12,7 @@ use std::{
 use super::{
     Module, PinSource, Uri, generation::Generation, guard::PinGuard, module::OpenSession, session::Pkcs11Session,
 };
-use crate::{Error, KeyId, KeySpec, Kind, ModuleId, Result, Session, Token};
+use crate::{Error, Fault, KeyId, KeySpec, Kind, ModuleId, Result, Rung, Session, Token, Verdict};
 
 /// A token of a PKCS#11 module. A key's locator is a PKCS#11 URI with `object` or `id` or both.
 #[derive(Debug)]
@@ -51,7 +51,10 @@ impl Pkcs11Token {
         pin: PinSource,
         state_directory: impl Into<PathBuf>,
     ) -> Result<Pkcs11Token> {
-        let refused = |why| Err(Error::of(Kind::TokenAbsent, "token", format!("{uri}: {why}")));
+        let refused = |why| {
+            let verdict = Verdict { fault: Fault::Operator, ..Kind::TokenAbsent.verdict() };
+            Err(Error::new(Kind::TokenAbsent, verdict, "token", format!("{uri}: {why}")))
+        };
         if !uri.selects_token() {
             return refused("selects no token");
         }
@@ -144,14 +147,13 @@ impl Shared {
 
     /// Gives the generation up if the error says that its handles are worth nothing.
     pub(super) fn judge(&self, generation: &Generation, error: &Error) {
-        use crate::Rung;
         if matches!(error.verdict().rung, Rung::Token | Rung::Module) {
             generation.give_up();
         }
     }
 
     pub(super) fn guard(&self, generation: &Generation) -> Result<PinGuard> {
-        PinGuard::open(Path::new(&self.state_directory), &generation.identity.to_string())
+        PinGuard::open(&self.state_directory, &generation.identity.to_string())
     }
 
     pub(super) fn specs(&self) -> BTreeMap<KeyId, Arc<str>> {
