@@ -1,0 +1,326 @@
+//! The driver's promises, on real threads, with tokens that do as they are told.
+
+mod stage;
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, mpsc},
+    thread,
+    time::Duration,
+};
+
+use segl_hsm::{Error, Fault, Kind, Retry, Rung, Signed, Verdict};
+
+use self::stage::{FAILS, FOREVER, GATED, PANICS, QUICK, Stage, Tags, outcomes};
+use crate::{Completion, Config, Failure, Inbox, Job, Pool, ThreadRole, TokenState};
+
+fn session_error() -> Error {
+    Error::of(Kind::Session, "C_Sign", "the session is gone")
+}
+
+#[test]
+fn every_job_is_answered_with_its_own_signature() {
+    let stage = Stage::new(&[2, 2]);
+    stage.submit((0..1000).map(|tag| stage.job(QUICK, tag)));
+    let done = stage.inbox().take(1000);
+    assert_eq!(outcomes(&done).len(), 1000);
+    assert!(done.iter().all(|done| done.result.as_ref().unwrap() == &done.tag.to_le_bytes()));
+    assert!(done.iter().all(|done| done.attempts == 1 && done.token.is_some()));
+}
+
+#[test]
+fn a_batch_is_delivered_at_once_and_to_each_inbox_its_own() {
+    let stage = Stage::new(&[1]);
+    stage.occupy(0);
+    stage.submit((1..=10).map(|tag| Job { inbox: (tag % 2) as u16, ..stage.job(QUICK, tag) }));
+    stage.script().open_gate(1);
+    assert_eq!(stage.inboxes[0].take(6).len(), 6);
+    assert_eq!(stage.inboxes[1].take(5).len(), 5);
+    assert_eq!(stage.inboxes[0].deliveries(), [1, 5]);
+    assert_eq!(stage.inboxes[1].deliveries(), [5]);
+}
+
+#[test]
+fn a_refusal_is_a_completion_and_comes_before_submit_returns() {
+    let stage = Stage::new(&[1]);
+    stage.pool.drain();
+    stage.submit([stage.job(QUICK, 1)]);
+    assert!(!stage.inbox().is_empty());
+    assert_eq!(outcomes(&stage.inbox().take(1))[&1], "draining");
+}
+
+#[test]
+fn draining_finishes_what_is_there() {
+    let stage = Stage::new(&[1]);
+    stage.occupy(0);
+    stage.submit([stage.job(QUICK, 1)]);
+    stage.pool.drain();
+    stage.submit([stage.job(QUICK, 2)]);
+    stage.script().open_gate(1);
+    let done = stage.inbox().take(3);
+    let done = outcomes(&done);
+    assert_eq!((done[&0], done[&1], done[&2]), ("signed", "signed", "draining"));
+}
+
+#[test]
+fn a_job_that_waits_can_be_taken_back() {
+    let stage = Stage::new(&[1]);
+    stage.occupy(0);
+    stage.submit([stage.job(QUICK, 1)]);
+    stage.pool.cancel(0, 1);
+    assert_eq!(outcomes(&stage.inbox().take(1))[&1], "cancelled");
+    stage.script().open_gate(1);
+    assert_eq!(outcomes(&stage.inbox().take(1))[&0], "signed");
+    assert_eq!(stage.script().ask(|told| told.begun.clone()), [0]);
+}
+
+#[test]
+fn the_timer_answers_who_waits_past_the_deadline() {
+    let stage = Stage::new(&[1]);
+    stage.occupy(0);
+    let deadline_ns = stage.pool.clock().in_ns(Duration::from_millis(1));
+    stage.submit([Job { deadline_ns, ..stage.job(QUICK, 1) }]);
+    assert_eq!(outcomes(&stage.inbox().take(1))[&1], "expired");
+    assert!(stage.pool.clock().now_ns() >= deadline_ns);
+    stage.script().open_gate(1);
+    stage.inbox().take(1);
+}
+
+#[test]
+fn the_deadline_is_looked_at_again_right_before_the_call() {
+    let stage = Stage::new(&[1]);
+    stage.occupy(0);
+    let deadline_ns = stage.pool.clock().in_ns(Duration::from_millis(200));
+    stage.submit([stage.job(GATED, 1), Job { deadline_ns, ..stage.job(QUICK, 2) }]);
+    stage.script().open_gate(1);
+    stage.script().wait(|told| told.entered == 2);
+    while stage.pool.clock().now_ns() < deadline_ns {
+        thread::yield_now();
+    }
+    stage.script().open_gate(1);
+    let done = stage.inbox().take(3);
+    assert_eq!(outcomes(&done)[&2], "expired");
+    assert_eq!(stage.script().ask(|told| told.begun.clone()), [0, 1]);
+}
+
+#[test]
+fn a_spoilt_session_is_closed_and_replaced_on_its_own_thread_and_the_job_tried_again() {
+    let stage = Stage::with(Config::default(), &[1], |script| {
+        script.tell(|told| told.sign_errors.push(session_error()));
+    });
+    stage.submit([stage.job(FAILS, 1)]);
+    let done = stage.inbox().take(1);
+    assert_eq!((outcomes(&done)[&1], done[0].attempts), ("signed", 2));
+    stage.observer.wait_for("session lost");
+    assert_eq!(stage.script().ask(|told| (told.opened, told.closed, told.strangers)), (2, 1, 0));
+}
+
+#[test]
+fn the_rest_of_a_spoilt_batch_is_not_begun_on_that_session() {
+    let stage = Stage::with(Config::default(), &[1], |script| {
+        let verdict = Verdict { fault: Fault::Token, signed: Signed::Unknown, retry: Retry::Here, rung: Rung::Session };
+        script.tell(|told| told.sign_errors.push(Error::new(Kind::Device, verdict, "C_Sign", "broken off")));
+    });
+    stage.occupy(0);
+    stage.submit([stage.job(FAILS, 1), stage.job(QUICK, 2), stage.job(QUICK, 3)]);
+    stage.script().open_gate(1);
+    let done = stage.inbox().take(4);
+    let by_tag = outcomes(&done);
+    assert_eq!((by_tag[&1], by_tag[&2], by_tag[&3]), ("token", "signed", "signed"));
+    let failed = done.iter().find(|done| done.tag == 1).unwrap();
+    assert_eq!((failed.attempts, failed.verdict().unwrap().signed), (1, Signed::Unknown));
+    assert_eq!(stage.script().ask(|told| (told.begun.clone(), told.opened)), (vec![0, 1, 2, 3], 2));
+}
+
+#[test]
+fn a_panic_in_a_token_costs_its_session_and_not_the_process() {
+    let stage = Stage::new(&[1]);
+    stage.submit([Job { repeatable: true, ..stage.job(PANICS, 1) }, stage.job(QUICK, 2)]);
+    let done = stage.inbox().take(2);
+    assert_eq!(outcomes(&done)[&2], "signed");
+    let panicked = done.iter().find(|done| done.tag == 1).unwrap();
+    let verdict = panicked.verdict().unwrap();
+    assert_eq!((verdict.signed, panicked.attempts), (Signed::Unknown, 1), "not tried again");
+    assert_eq!(stage.script().ask(|told| (told.opened, told.closed)), (2, 1));
+}
+
+#[test]
+fn a_token_that_is_away_at_the_start_is_used_when_it_is_back() {
+    let away = || Error::of(Kind::TokenAbsent, "C_GetSlotList", "no slot holds it");
+    let stage = Stage::with(Config::default(), &[2], |script| {
+        script.tell(|told| told.open_errors = vec![away(), away(), away()]);
+    });
+    stage.observer.wait_for("away");
+    stage.observer.wait_for("back");
+    stage.submit([stage.job(QUICK, 1)]);
+    assert_eq!(outcomes(&stage.inbox().take(1))[&1], "signed");
+}
+
+#[test]
+fn a_login_is_heard_of_before_anything_is_signed() {
+    let stage = Stage::new(&[1]);
+    stage.submit([stage.job(QUICK, 1)]);
+    stage.inbox().take(1);
+    assert_eq!(stage.observer.heard(), ["logged in"]);
+    assert_eq!(stage.script().ask(|told| told.logins), 1);
+    stage.pool.refresh(0);
+    stage.script().wait(|told| told.logins == 2);
+}
+
+#[test]
+fn stopping_closes_all_sessions_and_answers_who_waits() {
+    let stage = Stage::new(&[1, 3]);
+    stage.scripts[1].wait(|told| told.opened == 3);
+    stage.occupy_token_0();
+    let (pool, script) = (&stage.pool, stage.script());
+    let stopped = thread::scope(|scope| {
+        let stopped = scope.spawn(|| pool.stop(FOREVER));
+        // What waited is answered before what runs is back.
+        assert_eq!(outcomes(&stage.inbox().take(1))[&1], "draining");
+        script.open_gate(1);
+        stopped.join().unwrap()
+    });
+    assert_eq!(stopped.threads_left, 0);
+    assert_eq!(outcomes(&stage.inbox().take(1))[&0], "signed");
+    for script in &stage.scripts {
+        assert_eq!(script.ask(|told| (told.opened - told.closed, told.strangers)), (0, 0));
+    }
+    stage.submit([stage.job(QUICK, 9)]);
+    assert_eq!(outcomes(&stage.inbox().take(1))[&9], "draining");
+}
+
+#[test]
+fn stopping_leaves_a_stuck_thread_behind_and_says_so() {
+    let stage = Stage::new(&[1, 1]);
+    stage.scripts[1].wait(|told| told.logins == 1);
+    stage.occupy_token_0();
+    let stopped = stage.pool.stop(Duration::from_millis(300));
+    assert_eq!(stopped.threads_left, 1);
+    let done = stage.inbox().take(2);
+    let by_tag = outcomes(&done);
+    assert_eq!((by_tag[&0], by_tag[&1]), ("stuck", "draining"));
+    let stuck = done.iter().find(|done| done.tag == 0).unwrap();
+    assert!(matches!(stuck.result, Err(Failure::Stuck)));
+    assert_eq!(stuck.verdict().unwrap().signed, Signed::Unknown);
+    assert_eq!(stage.scripts[1].ask(|told| told.closed), 1);
+    // When it returns after all, it closes its own session and nothing more is said.
+    stage.script().open_gate(1);
+    stage.script().wait(|told| told.closed == 1);
+    assert!(stage.inbox().is_empty());
+}
+
+#[test]
+fn a_pool_that_is_dropped_does_not_wait_for_a_stuck_token() {
+    let stage = Stage::new(&[1]);
+    stage.occupy(0);
+    let Stage { pool, scripts, inboxes, .. } = stage;
+    drop(pool);
+    assert_eq!(outcomes(&inboxes[0].take(1))[&0], "stuck");
+    scripts[0].open_gate(1);
+    scripts[0].wait(|told| told.closed == 1);
+}
+
+#[test]
+fn an_inbox_may_submit_from_within() {
+    struct Chain {
+        pool: OnceLock<Pool>,
+        done: mpsc::Sender<u64>,
+        again: Mutex<Vec<Job>>,
+    }
+    impl Inbox for Chain {
+        fn deliver(&self, completions: &mut Vec<Completion>) {
+            for done in completions.drain(..) {
+                self.done.send(done.tag).unwrap();
+                let mut next: Vec<Job> = self.again.lock().unwrap().pop().into_iter().collect();
+                self.pool.get().expect("the pool was there when this was submitted").submit(&mut next);
+            }
+        }
+    }
+    let stage = Stage::new(&[1]);
+    let (done, heard) = mpsc::channel();
+    let jobs = (1..100).map(|tag| stage.job(QUICK, tag)).collect();
+    let chain = Arc::new(Chain { pool: OnceLock::new(), done, again: Mutex::new(jobs) });
+    let pool = stage.second_pool(chain.clone());
+    let first = stage.job(QUICK, 0);
+    chain.pool.set(pool).unwrap();
+    chain.pool.get().unwrap().submit(&mut vec![first]);
+    let tags: Vec<u64> = (0..100).map(|_| heard.recv_timeout(FOREVER).unwrap()).collect();
+    assert_eq!((tags[0], tags[1], tags[99]), (0, 99, 1));
+    chain.pool.get().unwrap().stop(FOREVER);
+}
+
+#[test]
+fn every_thread_is_introduced_by_its_role_and_carries_a_name() {
+    let (seen, heard) = mpsc::channel();
+    let seen = Mutex::new(seen);
+    let on_start = move |role: ThreadRole| {
+        let name = thread::current().name().unwrap().to_owned();
+        seen.lock().unwrap().send((role, name)).unwrap();
+    };
+    let config = Config { on_thread_start: Some(Arc::new(on_start)), ..Config::default() };
+    let _stage = Stage::with(config, &[1, 2], |_| {});
+    let mut names: Vec<_> = (0..4).map(|_| heard.recv_timeout(FOREVER).unwrap()).collect();
+    names.sort_by(|one, other| one.1.cmp(&other.1));
+    let session = |token, session| ThreadRole::Session { token, session };
+    let expected = [
+        (session(0, 0), "segl-s-hsm0-0".to_owned()),
+        (session(1, 0), "segl-s-hsm1-0".to_owned()),
+        (session(1, 1), "segl-s-hsm1-1".to_owned()),
+        (ThreadRole::Timer, "segl-timer".to_owned()),
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(super::session_thread_name("a-long-name-of-a-token", 123), "segl-s-a-lo-123");
+}
+
+#[test]
+fn a_thread_inside_a_token_does_not_count_as_behind() {
+    let stage = Stage::new(&[1]);
+    stage.occupy(0);
+    assert_eq!(stage.pool.progress().session_lag_ns, 0);
+    stage.submit([stage.job(QUICK, 1)]);
+    assert_eq!(stage.pool.progress().session_lag_ns, 0, "what waits is with Core");
+    stage.script().open_gate(1);
+    stage.inbox().take(2);
+}
+
+#[test]
+fn the_snapshot_counts_what_there_is() {
+    let stage = Stage::new(&[2]);
+    stage.script().wait(|told| told.opened == 2);
+    stage.occupy(0);
+    stage.pool.set_routes(&[]);
+    let snapshot = stage.pool.snapshot();
+    assert_eq!((snapshot.tokens[0].state, snapshot.running), (TokenState::Ready, 1));
+    assert_eq!((snapshot.tokens[0].sessions_busy, &*snapshot.tokens[0].name), (1, "hsm0"));
+    assert!(stage.pool.route_usable(crate::RouteId(0)));
+    stage.script().open_gate(1);
+    stage.inbox().take(1);
+    let snapshot = stage.pool.snapshot();
+    assert_eq!((snapshot.counters.signed, snapshot.running, snapshot.tokens[0].calls), (1, 0, 1));
+}
+
+#[test]
+fn many_threads_submit_at_once_while_sessions_die_and_each_job_is_answered_once() {
+    const SUBMITTERS: u64 = 4;
+    const JOBS: u64 = 2_000;
+    let stage = Stage::with(Config { spin_ns: 20_000, ..Config::default() }, &[2, 2], |script| {
+        script.tell(|told| told.sign_errors = (0..40).map(|_| session_error()).collect());
+    });
+    let tags = Tags::default();
+    thread::scope(|scope| {
+        for _ in 0..SUBMITTERS {
+            scope.spawn(|| {
+                for _ in 0..JOBS / 8 {
+                    let key = |tag| if tag % 50 == 0 { FAILS } else { QUICK };
+                    stage.submit((0..8).map(|_| tags.draw()).map(|tag| stage.job(key(tag), tag)));
+                }
+            });
+        }
+    });
+    let done = stage.inbox().take((SUBMITTERS * JOBS) as usize);
+    assert_eq!(outcomes(&done).len() as u64, SUBMITTERS * JOBS);
+    let counters = stage.pool.snapshot().counters;
+    assert_eq!((counters.submitted, counters.completed()), (SUBMITTERS * JOBS, SUBMITTERS * JOBS));
+    assert_eq!(stage.pool.stop(FOREVER).threads_left, 0);
+    assert!(stage.scripts.iter().all(|script| script.ask(|told| told.strangers) == 0));
+    assert!(stage.inbox().is_empty());
+}
