@@ -3,6 +3,7 @@
 //! It never sends a request twice. What became of a request is said by [`ClientError::signed`]: a request that was
 //! never written is `No` and safe to try elsewhere, one whose connection died is `Unknown`.
 
+mod conversation;
 mod error;
 mod link;
 mod supervisor;

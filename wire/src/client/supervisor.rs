@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use super::{
-    ClientConfig,
-    link::{self, Link},
+    ClientConfig, conversation,
+    link::{Left, Link},
     transport::Connect,
 };
 
@@ -73,7 +73,7 @@ pub(super) async fn run(
     let mut down_since = None;
     let mut connections = 0;
     loop {
-        let attempt = timeout(config.connect_timeout, link::open(&connect));
+        let attempt = timeout(config.connect_timeout, conversation::open(&connect));
         let attempt = tokio::select! {
             attempt = attempt => attempt,
             _ = stop.changed() => return,
@@ -82,9 +82,9 @@ pub(super) async fn run(
             Ok(Ok(opened)) => {
                 connections += 1;
                 let opened_at = Instant::now();
-                let link = Arc::new(Link::new(connections, &opened, config.trace.clone()));
+                let link = Arc::new(Link::new(connections, opened.hello.clone(), config.trace.clone()));
                 tracing::debug!(address = config.address, server = %link.hello.server, "connected");
-                tokio::spawn(link::run(link.clone(), opened, config.keep_alive, config.grace, stop.clone()));
+                tokio::spawn(conversation::run(link.clone(), opened, config.keep_alive, config.grace, stop.clone()));
                 down_since = None;
                 phase.send_replace(Phase::Ready(link.clone()));
                 status.send_replace(Status::Ready);
@@ -93,11 +93,11 @@ pub(super) async fn run(
                     _ = stop.changed() => return,
                 };
                 match ended {
-                    link::Left::Draining => {
+                    Left::Draining => {
                         phase.send_replace(Phase::Draining(link.clone()));
                         status.send_replace(Status::Draining);
                     }
-                    link::Left::Closed => {
+                    Left::Closed => {
                         phase.send_replace(Phase::Connecting);
                         status.send_replace(Status::Connecting);
                     }

@@ -71,7 +71,7 @@ again! {
 
 /// One of the kinds, at random.
 pub(crate) fn any_case() -> BoxedStrategy<Case> {
-    proptest::sample::select(Kind::ALL).prop_flat_map(|kind| case_of(kind)).boxed()
+    proptest::sample::select(Kind::ALL).prop_flat_map(case_of).boxed()
 }
 
 /// A message of this kind.
