@@ -124,7 +124,7 @@ impl Observer for News {
 
 impl Keeper {
     /// The two ends: the pool is given the news, the keeper starts when everything else stands.
-    pub(crate) fn new(token_names: Vec<Arc<str>>) -> (News, KeeperStart) {
+    pub(crate) fn prepare(token_names: Vec<Arc<str>>) -> (News, KeeperStart) {
         let (events, received) = mpsc::channel();
         (News { events: events.clone(), token_names }, KeeperStart { events, received })
     }

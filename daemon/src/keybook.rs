@@ -219,28 +219,16 @@ impl KeyCard {
 
     /// Takes in one token's report; whether it is to be tested there.
     fn reported(&self, token: u16, report: &KeyReport) -> bool {
-        let info = match &report.result {
+        let info = match self.acceptable(report) {
             Ok(info) => info,
-            Err(error) => {
-                self.set(token, Holding::Unfit(error.to_string()));
+            Err(why) => {
+                self.set(token, Holding::Unfit(why));
                 return false;
             }
         };
-        if self.entry.certificate.as_ref().is_some_and(|chain| chain.spki_der() != info.spki_der) {
-            self.set(token, Holding::Unfit("its certificate is of another public key than the token's".into()));
-            return false;
-        }
-        match self.shown() {
-            Some(shown) if shown.info.spki_der != info.spki_der => {
-                let why = "this token holds another public key under the same name than the one seen before";
-                self.set(token, Holding::Unfit(why.into()));
-                return false;
-            }
-            Some(_) => {}
-            None => {
-                let spki_sha256 = spki_sha256(&info.spki_der);
-                self.shown.store(Some(Arc::new(Shown { info: info.clone(), spki_sha256 })));
-            }
+        if self.shown().is_none() {
+            let spki_sha256 = spki_sha256(&info.spki_der);
+            self.shown.store(Some(Arc::new(Shown { info: info.clone(), spki_sha256 })));
         }
         let passed_before =
             self.holdings().iter().any(|(at, holding)| *at == token && matches!(holding, Holding::Passed(_)));
@@ -248,6 +236,21 @@ impl KeyCard {
             self.set(token, Holding::Untested);
         }
         true
+    }
+
+    /// What the token holds, or why it is not to be used.
+    fn acceptable<'a>(&self, report: &'a KeyReport) -> Result<&'a KeyInfo, String> {
+        let info = report.result.as_ref().map_err(ToString::to_string)?;
+        if self.entry.certificate.as_ref().is_some_and(|chain| chain.spki_der() != info.spki_der) {
+            return Err("its certificate is of another public key than the token's".into());
+        }
+        if self.shown().is_some_and(|shown| shown.info.spki_der != info.spki_der) {
+            return Err("this token holds another public key under the same name than the one seen before".into());
+        }
+        match self.entry.misfit(info.key_type, clock::unix_s()) {
+            Some(why) => Err(why),
+            None => Ok(info),
+        }
     }
 
     fn refuse_everywhere(&self, why: &str) {

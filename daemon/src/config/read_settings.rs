@@ -125,10 +125,9 @@ pub(super) fn pool(section: Section<'_>) -> Pool {
 pub(super) fn audit(section: Section<'_>, files: &Files<'_>) -> Option<Audit> {
     let hint = "the journal's place: directory = \"/var/lib/segl/journal\"";
     let directory = section.required("directory", hint).and_then(|value| directory(value, files));
-    let segment_size = section.size("segment_size", 64 * MIB, MIB..=4 * GIB);
-    let reserve = section.size("reserve", 256 * MIB, MIB..=1024 * GIB);
+    let segment_size = section.size("segment_size", 64 * MIB, MIB..=GIB);
     section.finish();
-    Some(Audit { directory: directory?, segment_size, reserve })
+    Some(Audit { directory: directory?, segment_size })
 }
 
 pub(super) fn admin(section: Section<'_>, listen: &At<Listen>) -> Admin {

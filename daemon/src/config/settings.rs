@@ -131,8 +131,6 @@ pub struct Audit {
     pub directory: PathBuf,
     /// Length of a segment file, in bytes
     pub segment_size: u64,
-    /// Intents are refused while less than this is free, in bytes
-    pub reserve: u64,
 }
 
 /// `[admin]`: metrics, health, readiness.

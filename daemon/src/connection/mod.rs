@@ -193,6 +193,12 @@ impl Connection {
         self.in_flight.get()
     }
 
+    /// Bytes of answers made and not yet taken by the kernel.
+    #[cfg(test)]
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending_bytes.get()
+    }
+
     /// Appends a frame that answers a request counting `weight` (0 for frames that answer nothing taken).
     pub(crate) fn send<'m>(&self, kind: Kind, id: u64, message: &impl Message<'m>, weight: u32) {
         if matches!(self.phase.get(), Phase::Finished | Phase::Closed) {

@@ -7,6 +7,8 @@
 mod accept;
 mod complete;
 mod inbox;
+#[cfg(test)]
+mod suite;
 mod sweep;
 mod table;
 mod thread;

@@ -4,6 +4,7 @@
 //! READY, and keeps trying.
 
 mod admin;
+mod assemble;
 mod gauges;
 mod hardening;
 mod listeners;
@@ -14,29 +15,20 @@ mod tokens;
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
-use segl_audit::{Journal, Record};
-use segl_pool::{Inbox, Pool};
-use segl_wire::{Hello, Limits as WireLimits};
+use segl_audit::Record;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::{self, Config},
-    keeper::{Keeper, TestInbox},
-    policy::{Policy, Registry},
     reactor::{self, Control, ReactorInbox, ReactorSetup, ReactorThread},
-    signing::Desk,
-    state::{Census, Heartbeat, Shared, Snapshot},
-    tls::TlsSnapshot,
+    state::Shared,
     transport::{self, Io},
 };
+pub(crate) use assemble::{Assembly, assemble};
 use reload::Reloader;
 
 /// Name and version, as Hello, journal and `--version` have it.
 pub const SOFTWARE: &str = concat!("segld ", env!("CARGO_PKG_VERSION"));
-
-/// How long the start waits for tokens to show themselves before it goes on without them.
-const TOKENS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long sessions get to close once everything is answered; a stuck token is left behind.
 const POOL_STOP: Duration = Duration::from_secs(2);
@@ -85,7 +77,7 @@ fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> RunError {
 /// Prints everything that is wrong with a configuration; the status says whether segld would start with it.
 pub fn check(config_path: &Path) -> ExitCode {
     let findings = config::check(config_path);
-    print!("{findings}");
+    println!("{findings}");
     if findings.fatal() {
         return ExitCode::FAILURE;
     }
@@ -98,8 +90,7 @@ pub fn run(config_path: &Path) -> ExitCode {
     match try_run(config_path) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("segld can not start: {error}");
-            tracing::error!(%error, "segld can not start");
+            eprintln!("segld can not go on: {error}");
             ExitCode::FAILURE
         }
     }
@@ -116,46 +107,7 @@ fn try_run(config_path: &Path) -> Result<(), RunError> {
     let io = choose_io(config.reactor.io)?;
     let listeners = listeners::open(&config.listen)?;
 
-    let (journal, recovery) = Journal::open(journal_config(&config))?;
-    record_start(&journal, &config, recovery.last_seq)?;
-    if let Some(repair) = &recovery.repaired {
-        tracing::warn!(?repair, "the journal's end was torn by a crash and was repaired");
-    }
-
-    let tokens = tokens::build(&config)?;
-    let mut registry = Registry::new();
-    let snapshot = Snapshot { policy: Policy::new(&config, &mut registry), tls: TlsSnapshot::new(&config.tls, None)? };
-    tokens.add_keys(snapshot.policy.keys());
-
-    let reactors = config.reactor.cores.len().max(1);
-    let inboxes: Vec<Arc<ReactorInbox>> = (0..reactors).map(|_| Arc::default()).collect();
-    let tests: Arc<TestInbox> = Arc::default();
-    let pool_inboxes =
-        inboxes.iter().map(|inbox| inbox.clone() as Arc<dyn Inbox>).chain([tests.clone() as Arc<dyn Inbox>]);
-    let (news, keeper) = Keeper::new(tokens.names());
-    let pool =
-        Pool::start(tokens::pool_config(&config), tokens.setups(&config), pool_inboxes.collect(), Arc::new(news))
-            .map_err(system("the pool's threads"))?;
-    let rings = inboxes.clone();
-    journal.subscribe(Box::new(move || rings.iter().for_each(|inbox| inbox.journal_moved())));
-
-    let shared = Arc::new(Shared {
-        desk: Desk::new(pool, journal, &config.host.name),
-        keys: Arc::default(),
-        token_names: tokens.names(),
-        wire_limits: WireLimits { batch_max: config.limits.batch_max, message_max: config.limits.message_max },
-        hello: hello(&config),
-        limits: config.limits.clone(),
-        census: Census::default(),
-        progress: (0..reactors).map(|_| Heartbeat::default()).collect(),
-        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-    });
-    shared.keys.replace(shared.snapshot.load().policy.keys().iter().cloned());
-    let keeper = keeper
-        .start(shared.clone(), u16::try_from(reactors).unwrap_or(u16::MAX), tests)
-        .map_err(system("the keeper's thread"))?;
-    await_tokens(&shared, &keeper);
-
+    let Assembly { shared, inboxes, keeper, registry, tokens } = assemble(&config)?;
     let reactors = start_reactors(&shared, &config, io, listeners, inboxes)?;
     let main = Main {
         reloader: Reloader::new(config_path.to_owned(), registry, tokens, shared.clone(), keeper, &config),
@@ -167,18 +119,6 @@ fn try_run(config_path: &Path) -> Result<(), RunError> {
     main.serve()
 }
 
-/// A first chance for every token to log in and pass its self-tests, so that READY means ready where it can.
-fn await_tokens(shared: &Shared, keeper: &Keeper) {
-    let every: Vec<_> = (0..shared.token_names.len() as u16).map(|token| (token, 0)).collect();
-    if !keeper.wait_for_reports(&every, TOKENS_TIMEOUT) || !keeper.wait_until_idle(TOKENS_TIMEOUT) {
-        tracing::error!("not every token has shown itself: starting degraded, and trying on");
-    }
-    for card in shared.keys.cards() {
-        let state = card.state(|route| shared.desk.route_usable(route));
-        tracing::info!(key = &*card.entry.name, ?state, holdings = ?card.holdings(), "key");
-    }
-}
-
 fn choose_io(wanted: config::Io) -> Result<Io, RunError> {
     match (wanted, transport::probe_uring(reactor::RING_ENTRIES)) {
         (config::Io::Epoll, _) => Ok(Io::Epoll),
@@ -188,39 +128,6 @@ fn choose_io(wanted: config::Io) -> Result<Io, RunError> {
             tracing::error!(why, "IO_URING IS NOT AVAILABLE HERE: falling back to epoll");
             Ok(Io::Epoll)
         }
-    }
-}
-
-fn journal_config(config: &Config) -> segl_audit::Config {
-    let mut journal = segl_audit::Config::new(&config.audit.directory);
-    journal.host = config.host.name.clone();
-    journal.segment_bytes = config.audit.segment_size;
-    journal
-}
-
-fn record_start(journal: &Journal, config: &Config, last_seq: u64) -> Result<(), RunError> {
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    journal.append(&Record::Start(segl_audit::Start {
-        version: SOFTWARE.into(),
-        host: config.host.name.as_str().into(),
-        boot_id: boot_id.trim().into(),
-        config_digest: *config.digest(),
-        last_seq,
-    }))?;
-    Ok(())
-}
-
-fn hello(config: &Config) -> Hello<'static> {
-    let limits = &config.limits;
-    let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-    Hello {
-        server: SOFTWARE.into(),
-        frame_max: limits.frame_max,
-        in_flight_max: limits.in_flight_per_connection,
-        batch_max: limits.batch_max,
-        message_max: limits.message_max,
-        timeout_max_ms: ms(limits.timeout_max),
-        idle_ms: ms(limits.idle_timeout),
     }
 }
 

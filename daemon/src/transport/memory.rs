@@ -124,28 +124,26 @@ impl Stream for Memory {
 impl Reading for MemoryReader {
     async fn read(mut self, mut buffer: Vec<u8>) -> (Self, Vec<u8>, io::Result<usize>) {
         buffer.clear();
+        let pipe = self.pipe.clone();
         if self.dice.one_in(self.dice.faults.stall_one_in) {
             tokio::task::yield_now().await;
         }
         if self.dice.one_in(self.dice.faults.error_one_in) {
-            self.pipe.end();
+            pipe.end();
             return (self, buffer, Err(io::ErrorKind::ConnectionReset.into()));
         }
         loop {
-            let changed = self.pipe.changed.notified();
-            let mut bytes = self.pipe.bytes.borrow_mut();
-            if !bytes.is_empty() {
-                let count = self.dice.piece(buffer.capacity().min(bytes.len()));
-                buffer.extend(bytes.drain(..count));
-                drop(bytes);
-                self.pipe.changed.notify_waiters();
+            let changed = pipe.changed.notified();
+            let waiting = pipe.bytes.borrow().len();
+            if waiting > 0 {
+                let count = self.dice.piece(buffer.capacity().min(waiting));
+                buffer.extend(pipe.bytes.borrow_mut().drain(..count));
+                pipe.changed.notify_waiters();
                 return (self, buffer, Ok(count));
             }
-            if *self.pipe.ended.borrow() {
-                drop(bytes);
+            if *pipe.ended.borrow() {
                 return (self, buffer, Ok(0));
             }
-            drop(bytes);
             changed.await;
         }
     }
@@ -153,23 +151,24 @@ impl Reading for MemoryReader {
 
 impl Writing for MemoryWriter {
     async fn write_all(mut self, buffer: Vec<u8>) -> (Self, Vec<u8>, io::Result<()>) {
+        let pipe = self.pipe.clone();
         let mut written = 0;
         while written < buffer.len() {
             if self.dice.one_in(self.dice.faults.stall_one_in) {
                 tokio::task::yield_now().await;
             }
-            let changed = self.pipe.changed.notified();
-            if *self.pipe.ended.borrow() {
+            let changed = pipe.changed.notified();
+            if *pipe.ended.borrow() {
                 return (self, buffer, Err(io::ErrorKind::BrokenPipe.into()));
             }
-            let room = self.pipe.capacity - self.pipe.bytes.borrow().len();
+            let room = pipe.capacity - pipe.bytes.borrow().len();
             if room == 0 {
                 changed.await;
                 continue;
             }
             let count = self.dice.piece(room.min(buffer.len() - written));
-            self.pipe.bytes.borrow_mut().extend(&buffer[written..written + count]);
-            self.pipe.changed.notify_waiters();
+            pipe.bytes.borrow_mut().extend(&buffer[written..written + count]);
+            pipe.changed.notify_waiters();
             written += count;
         }
         (self, buffer, Ok(()))
