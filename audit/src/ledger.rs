@@ -70,7 +70,7 @@ pub(crate) struct Ledger {
 }
 
 /// Refused records that the journal does not speak of yet.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Tally {
     from_ns: u64,
     to_ns: u64,
@@ -155,14 +155,15 @@ impl Ledger {
             self.owed.pop_front();
             self.push(&rest, time_ns);
         }
-        if self.is_full() {
-            return;
-        }
-        if let Some(Tally { from_ns, to_ns, records, why }) = self.tally.take() {
+        if let Some(Tally { from_ns, to_ns, records, why }) = self.tally {
             rest.clear();
             let gap = Record::Gap(Gap { from_ns, to_ns, records, why: why.into() });
             codec::put_rest(&gap, &mut rest).expect("it holds no digest");
-            self.push(&rest, time_ns);
+            // Not from the reserves: it comes again and again while others are refused.
+            if !self.is_full() && self.unreserved() >= charge(&rest) + CONTROL_RESERVE {
+                self.tally = None;
+                self.push(&rest, time_ns);
+            }
         }
     }
 

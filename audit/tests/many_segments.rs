@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{LONG, append_until_taken, config, intent, outcome, quick_directory};
-use segl_audit::{Entry, Journal, OpenError, ReadError, Reader, Record, Settled, verify};
+use segl_audit::{Entry, Journal, OpenError, ReadError, Reader, Record, Settled, State, verify};
 
 /// Names of the segments in their order.
 fn segments(directory: &Path) -> Vec<PathBuf> {
@@ -137,6 +137,7 @@ fn a_reader_beside_a_writer_sees_sound_records_only() {
             let entries: Vec<Entry> = Reader::open(directory.path()).unwrap().map(Result::unwrap).collect();
             assert!(entries.iter().zip(1..).all(|(entry, number)| entry.seq == number));
             assert!(entries.len() >= last);
+            assert_ne!(journal.state(), State::Failed);
             last = entries.len();
         }
         drop(stop);
