@@ -23,7 +23,14 @@ use crate::config;
 pub struct Callers {
     tokens: Vec<(TokenHash, Arc<Caller>)>,
     /// By SAN; several may share one when their keys are pinned
-    certificates: BTreeMap<String, Vec<(Option<TokenHash>, Arc<Caller>)>>,
+    certificates: BTreeMap<String, Vec<Holder>>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    /// The only public key that it may have
+    spki_sha256: Option<TokenHash>,
+    caller: Arc<Caller>,
 }
 
 /// Someone the broker knows.
@@ -190,7 +197,7 @@ impl Callers {
             }
             for certificate in &configured.certificates {
                 let holders = all.certificates.entry(certificate.san.clone()).or_default();
-                holders.push((certificate.spki_sha256, caller.clone()));
+                holders.push(Holder { spki_sha256: certificate.spki_sha256, caller: caller.clone() });
             }
         }
         all
@@ -236,14 +243,14 @@ impl Callers {
             return Err(Unknown::Expired);
         }
         let mut found: Option<&Arc<Caller>> = None;
-        for (pin, caller) in peer.sans.iter().filter_map(|san| self.certificates.get(san)).flatten() {
-            if pin.is_some_and(|pin| pin != peer.spki_sha256) {
+        for holder in peer.sans.iter().filter_map(|san| self.certificates.get(san)).flatten() {
+            if holder.spki_sha256.is_some_and(|pin| pin != peer.spki_sha256) {
                 continue;
             }
-            if found.is_some_and(|earlier| !Arc::ptr_eq(earlier, caller)) {
+            if found.is_some_and(|earlier| !Arc::ptr_eq(earlier, &holder.caller)) {
                 return Err(Unknown::Contradiction);
             }
-            found = Some(caller);
+            found = Some(&holder.caller);
         }
         found.ok_or(Unknown::Certificate)
     }

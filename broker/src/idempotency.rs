@@ -290,7 +290,7 @@ mod tests {
 
     async fn again(store: &Arc<Idempotency>, key: &str) -> Answer {
         match store.begin("a", key, fingerprint("body")) {
-            Ok(Turn::Again(earlier)) => Answer::clone(&earlier.wait().await),
+            Ok(Turn::Again(earlier)) => (*earlier.wait().await).clone(),
             other => panic!("expected to come again: {other:?}"),
         }
     }

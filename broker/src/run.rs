@@ -136,7 +136,6 @@ async fn run(path: PathBuf, config: Config, loaded: Loaded) -> io::Result<()> {
             router: api::admin_router(broker.clone()),
             tls: Arc::new(ArcSwapOption::empty()),
             connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
-            epoch: watch::channel(0).1,
             ..server.clone()
         };
         background.spawn(server.accept(listener));

@@ -73,7 +73,10 @@ impl Server {
                 tracing::debug!(%error, %address, "a connection could not be prepared");
                 continue;
             }
-            tokio::spawn(self.clone().connection(stream, address, permit));
+            let mut server = self.clone();
+            // Before its TLS configuration is looked up: what changes from here on closes it.
+            server.epoch.mark_unchanged();
+            tokio::spawn(server.connection(stream, address, permit));
         }
     }
 
@@ -116,7 +119,7 @@ impl Server {
         let mut connection = pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,
-            _ = self.epoch.changed() => {
+            Ok(()) = self.epoch.changed() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -156,3 +159,6 @@ impl Drop for Counted {
         metrics::connections(-1.0);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,7 +92,7 @@ mod tests {
             (r#"{"key":"k","algorithm":"a","timeout_ms":-1}"#, "#/timeout_ms"),
             (r#"{"key":"k","algorithm":"a","class":"urgent"}"#, "#/class"),
             (r#"{"key":"k","algorithm":"a","capacity":{"type":"citizen","cvr":"12345678"}}"#, "#/capacity"),
-            (r#"{"key":"k","algorithm":"a","key":"k"}"#, "#/key"),
+            (r#"{"key":"k","algorithm":"a","key":"k"}"#, "#"),
             (r#"{"key":"k","algorithm":"a"} x"#, "#"),
             (r#"{"key":"k","algorithm":"a"#, "#/algorithm"),
             ("", "#"),

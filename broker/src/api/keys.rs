@@ -7,13 +7,12 @@ use axum::{
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use segl_wire as wire;
 
 use super::{Broker, json, to_json, types};
 use crate::{
     callers::Operation,
     problem::{Code, Problem},
-    upstream::Member,
+    upstream::SeenKey,
 };
 
 /// The keys that the caller may use, with their live state at each `segld`.
@@ -42,8 +41,9 @@ pub(super) async fn keys(State(broker): State<Arc<Broker>>, request: Request) ->
 }
 
 /// One key as several `segld` show it: described by the one where it is best, the states of all beside it.
-fn answer(seen: &[(Arc<Member>, wire::Key<'static>)]) -> Option<types::KeyAnswer> {
-    let (_, key) = seen.iter().min_by_key(|(_, key)| (types::State::from(key.state), key.spki_der.is_empty()))?;
+fn answer(seen: &[SeenKey]) -> Option<types::KeyAnswer> {
+    let all = seen.iter().map(|seen| &seen.key);
+    let key = all.min_by_key(|key| (types::State::from(key.state), key.spki_der.is_empty()))?;
     let shown = !key.spki_der.is_empty();
     Some(types::KeyAnswer {
         name: key.name.to_string(),
@@ -57,7 +57,7 @@ fn answer(seen: &[(Arc<Member>, wire::Key<'static>)]) -> Option<types::KeyAnswer
         state: key.state.into(),
         upstreams: seen
             .iter()
-            .map(|(member, key)| types::KeyUpstream { segld: member.name.clone(), state: key.state.into() })
+            .map(|seen| types::KeyUpstream { segld: seen.segld.clone(), state: seen.key.state.into() })
             .collect(),
     })
 }

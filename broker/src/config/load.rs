@@ -46,9 +46,9 @@ impl Config {
             }
         };
         let (config, mut findings) = Self::parse(&text, base);
-        let loaded = config.as_ref().map(|config| config.load(&mut findings));
+        let loaded = config.load(&mut findings);
         findings.into_result()?;
-        Ok(config.zip(loaded).expect("a configuration without findings was read in full"))
+        Ok((config, loaded))
     }
 
     fn load(&self, findings: &mut Findings) -> Loaded {
@@ -88,6 +88,9 @@ impl Config {
 }
 
 fn read(path: &At<std::path::PathBuf>, findings: &mut Findings) -> Option<Vec<u8>> {
+    if path.as_os_str().is_empty() {
+        return None; // missing, which was told already
+    }
     note(findings, path, files::read(path))
 }
 

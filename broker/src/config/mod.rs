@@ -91,7 +91,7 @@ pub struct Log {
 /// `[upstream]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// Who issues the certificates of `segld`
+    /// Who issues the certificates of `segld`; empty when missing, which is a finding
     pub ca: At<PathBuf>,
     /// TCP and TLS together
     pub connect_timeout: Duration,
@@ -153,7 +153,7 @@ pub struct Caller {
 impl Config {
     /// Reads the text; relative paths are taken from `base`. Everything that can be told from the text alone is
     /// told, and what could be read is returned beside it, so that the files it names can be looked at too.
-    pub fn parse(text: &str, base: &Path) -> (Option<Self>, Findings) {
+    pub fn parse(text: &str, base: &Path) -> (Self, Findings) {
         let source = Source::new(text);
         let document = source.document();
         let mut root = Section::root(&source, &document);
@@ -161,7 +161,7 @@ impl Config {
         let config = {
             let admin = read_admin(root.section("admin"));
             let log = Log::read(root.section("log"));
-            let upstream = Upstream::read(&mut root, base);
+            let upstream = Upstream::read(root.section("upstream"), base);
             let segld = root.sections("segld").into_iter().filter_map(Segld::read).collect();
             let idempotency = Idempotency::read(root.section("idempotency"));
             let tenants = root.sections("tenant").into_iter().filter_map(|s| Tenant::read(s, base)).collect();
@@ -170,12 +170,10 @@ impl Config {
                 root.demand(list);
             }
             root.finish();
-            upstream.map(|upstream| Self { http, admin, log, upstream, segld, idempotency, tenants, callers })
+            Self { http, admin, log, upstream, segld, idempotency, tenants, callers }
         };
         let mut findings = source.into_findings();
-        if let Some(config) = &config {
-            config.cross_check(&mut findings);
-        }
+        config.cross_check(&mut findings);
         (config, findings)
     }
 
@@ -201,11 +199,6 @@ impl Config {
                 self.idempotency.line,
                 "[idempotency]: `window_s` must be longer than [http] `request_timeout_max_ms`: an answer must be kept until it is given",
             );
-        }
-        for tenant in &self.tenants {
-            if !self.callers.iter().any(|caller| caller.tenant.value == tenant.name.value) {
-                findings.push(tenant.name.line, format!("[[tenant]]: no caller belongs to `{}`", tenant.name.value));
-            }
         }
     }
 }
@@ -284,8 +277,7 @@ impl Log {
 }
 
 impl Upstream {
-    fn read(root: &mut Section<'_>, base: &Path) -> Option<Self> {
-        let mut section = root.section("upstream");
+    fn read(mut section: Section<'_>, base: &Path) -> Self {
         section.demand("ca");
         let ca = read_path(&mut section, "ca", base);
         let connect_timeout = millis(&mut section, "connect_timeout_ms", 100..=60_000, 3_000);
@@ -293,7 +285,8 @@ impl Upstream {
         let repeatable = section.strings("repeatable_keys");
         section.finish();
         let repeatable_keys = repeatable.into_iter().map(|key| key.value).collect();
-        Some(Self { ca: ca?, connect_timeout, keys_refresh, repeatable_keys })
+        let ca = ca.unwrap_or(At { value: PathBuf::new(), line: 0 });
+        Self { ca, connect_timeout, keys_refresh, repeatable_keys }
     }
 }
 
@@ -341,7 +334,7 @@ impl Caller {
         let tenant = section.required("tenant");
         let tokens = section.parsed_list("bearer_sha256", "64 hexadecimal digits (see `segl-broker new-token`)");
         let certificates: Vec<_> = section.sections("certificate").into_iter().filter_map(read_certificate).collect();
-        if tokens.is_empty() && certificates.is_empty() {
+        if !section.has("bearer_sha256") && !section.has("certificate") {
             section.note(section.line, "needs `bearer_sha256` or `certificate`: nobody could be this caller");
         }
         let keys = section.strings("keys");

@@ -248,9 +248,14 @@ impl<'d> Section<'d> {
 
     /// Notes the field as missing when it is.
     pub(super) fn demand(&mut self, name: &'static str) {
-        if self.table.is_none_or(|table| !table.contains_key(name)) {
+        if !self.has(name) {
             self.source.note(self.line, format!("{}: `{name}` is missing", self.name));
         }
+    }
+
+    /// Whether the field is there, good or not.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(name))
     }
 
     /// Notes something about this table.

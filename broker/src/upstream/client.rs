@@ -1,13 +1,13 @@
 //! The real road: segl-wire's client behind [`Segld`].
 
-use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use segl_wire::{
     self as wire, SignedState,
     client::{self, ClientConfig, ClientError, Status},
 };
 
-use super::segld::{Answer, Failure, Segld, Signature};
+use super::segld::{Answer, Failure, Segld, Signature, Wait};
 use crate::problem::Code;
 
 /// How long an answer may be on its way beyond the request's own timeout: `segld` answers at the timeout itself.
@@ -40,7 +40,7 @@ impl Segld for Client {
         matches!(self.client.status(), Status::Ready)
     }
 
-    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn ready(&self) -> Wait<'_> {
         Box::pin(self.client.ready())
     }
 

@@ -2,8 +2,10 @@
 
 mod client;
 mod segld;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod tenant;
 
 pub use client::Client;
-pub use segld::{Answer, Failure, Segld, Signature};
-pub use tenant::{Ask, Member, Outcome, Tenant};
+pub use segld::{Answer, Failure, Segld, Signature, Wait};
+pub use tenant::{Ask, Member, Outcome, SeenKey, Tenant};

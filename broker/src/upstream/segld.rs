@@ -9,13 +9,16 @@ use crate::problem::{Code, Fault, Problem, Retry, Signed};
 /// An answer to come. Dropping it takes the request back.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
+/// Something to wait for.
+pub type Wait<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// One connection, kept up, of one tenant to one `segld`.
 pub trait Segld: Send + Sync + fmt::Debug + 'static {
     /// Whether requests can be sent now.
     fn is_ready(&self) -> bool;
 
     /// Comes back when requests can be sent, however long that takes.
-    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    fn ready(&self) -> Wait<'_>;
 
     /// In words, for `/readyz`.
     fn state(&self) -> String;

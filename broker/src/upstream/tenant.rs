@@ -4,7 +4,6 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     future::poll_fn,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::segld::{Failure, Segld, Signature};
+use super::segld::{Failure, Segld, Signature, Wait};
 use crate::problem::Code;
 
 /// Tries of one request in all: enough to pass a draining and a failing `segld`, few enough that a failure common to
@@ -63,6 +62,15 @@ pub struct Member {
 struct View {
     at: Instant,
     keys: BTreeMap<String, wire::Key<'static>>,
+}
+
+/// A key as one `segld` shows it.
+#[derive(Clone, Debug)]
+pub struct SeenKey {
+    /// The name of the `segld`
+    pub segld: String,
+    /// What it says
+    pub key: wire::Key<'static>,
 }
 
 /// What is asked, the same whichever `segld` gets it.
@@ -124,12 +132,7 @@ impl Tenant {
 
     /// Waits until the keys behind some road were seen, at most so long.
     pub async fn wait_seen(&self, limit: Duration) -> bool {
-        let seen = self.members.iter().map(|member| {
-            let mut view = member.view.clone();
-            Box::pin(async move {
-                let _ = view.wait_for(Option::is_some).await;
-            }) as Pin<Box<dyn Future<Output = ()> + Send>>
-        });
+        let seen = self.members.iter().map(|member| Box::pin(member.seen()) as Wait<'_>);
         timeout(limit, first(seen.collect())).await.is_ok()
     }
 
@@ -207,15 +210,16 @@ impl Tenant {
         Outcome { result, tries: asked.len() as u32 }
     }
 
-    /// The keys as last seen, by name; with each, the members that show it and its state there.
-    pub fn keys(&self) -> Option<BTreeMap<String, Vec<(Arc<Member>, wire::Key<'static>)>>> {
-        let mut all: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    /// The keys as last seen, by name, each as every `segld` shows it; `None` while nothing is known.
+    pub fn keys(&self) -> Option<BTreeMap<String, Vec<SeenKey>>> {
+        let mut all: BTreeMap<String, Vec<SeenKey>> = BTreeMap::new();
         let mut seen = false;
         for member in &self.members {
             let Some(view) = member.fresh() else { continue };
             seen = true;
             for (name, key) in &view.keys {
-                all.entry(name.clone()).or_default().push((member.clone(), key.clone()));
+                let seen = SeenKey { segld: member.name.clone(), key: key.clone() };
+                all.entry(name.clone()).or_default().push(seen);
             }
         }
         seen.then_some(all)
@@ -250,7 +254,7 @@ impl Tenant {
 }
 
 /// Until one of them is done.
-async fn first(mut waits: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>>) {
+async fn first(mut waits: Vec<Wait<'_>>) {
     poll_fn(|context| {
         let done = waits.iter_mut().any(|wait| wait.as_mut().poll(context).is_ready());
         if done { Poll::Ready(()) } else { Poll::Pending }
@@ -275,6 +279,12 @@ impl Member {
         let look = Arc::new(Notify::new());
         let task = tokio::spawn(watch_keys(name.clone(), segld.clone(), sender, look.clone(), refresh));
         Arc::new(Self { name, segld, view, look, refresh, watching: task.abort_handle() })
+    }
+
+    /// Comes back when the keys were seen for the first time.
+    pub async fn seen(&self) {
+        // The sender is held by the task that looks, and that lives as long as the member.
+        let _ = self.view.clone().wait_for(Option::is_some).await;
     }
 
     /// How many keys can sign there, of how many; `None` while nothing fresh is known.
