@@ -20,9 +20,7 @@ impl<P: Clone> Core<P> {
         let row = self.costs.row(job.key, job.algorithm);
         let mut tokens = self.routes.get(job.route.0 as usize).copied().unwrap_or_default();
         if let Some(token) = job.only_token {
-            let only =
-                if usize::from(token) < self.fleet.tokens.len() { TokenSet::only(token) } else { TokenSet::EMPTY };
-            tokens = tokens.intersection(only);
+            tokens = if tokens.contains(token) { TokenSet::only(token) } else { TokenSet::EMPTY };
         }
         let refusal = if self.draining {
             Some(Failure::Draining)

@@ -48,7 +48,7 @@ pub struct Core<P> {
     costs: Costs,
     deadlines: Deadlines,
     fleet: Fleet,
-    /// The group of each route
+    /// The tokens of each route
     routes: Vec<TokenSet>,
     counters: Counters,
     draining: bool,
@@ -166,7 +166,10 @@ impl<P: Clone> Core<P> {
             Event::Refresh { token } => self.fleet.refresh(now_ns, token, out),
             Event::Routes(routes) => {
                 self.routes.resize(self.routes.len().max(routes.len()), TokenSet::EMPTY);
-                self.routes[..routes.len()].copy_from_slice(&routes);
+                let all: TokenSet = (0..self.tokens()).collect();
+                for (route, tokens) in self.routes.iter_mut().zip(routes) {
+                    *route = tokens.intersection(all);
+                }
             }
             Event::Drain => self.draining = true,
             Event::Abandon => self.abandon(now_ns, out),

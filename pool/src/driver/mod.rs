@@ -104,6 +104,7 @@ impl Pool {
             seats,
             inboxes,
             observer,
+            tokens: specs.len() as u16,
             clock: Clock::start(),
             timer_due_ns: AtomicU64::new(timer::HEARTBEAT_NS),
             leaving: AtomicBool::new(false),
@@ -125,7 +126,7 @@ impl Pool {
             }
         }
         pool.spawn("segl-timer".into(), ThreadRole::Timer, &config, |shared| timer::run(&shared))?;
-        pool.shared.tell((0..tokens.len() as u16).map(|token| Event::Join { token }));
+        pool.shared.tell((0..pool.shared.tokens).map(|token| Event::Join { token }));
         Ok(pool)
     }
 
@@ -136,8 +137,11 @@ impl Pool {
 
     /// Submits all of `jobs`, under one lock. Each ends in one completion; a refusal is one too, delivered before
     /// this returns.
+    ///
+    /// # Panics
+    /// When a job names an inbox that the pool was not started with.
     pub fn submit(&self, jobs: &mut Vec<Job>) {
-        debug_assert!(jobs.iter().all(|job| usize::from(job.inbox) < self.shared.inboxes.len()), "no such inbox");
+        assert!(jobs.iter().all(|job| usize::from(job.inbox) < self.shared.inboxes.len()), "no such inbox");
         self.shared.tell(jobs.drain(..).map(Event::Submit));
     }
 
@@ -159,17 +163,29 @@ impl Pool {
     }
 
     /// Logs in again: looks up keys added since, and tries a token again that waits for its operator.
+    ///
+    /// # Panics
+    /// When there is no such token.
     pub fn refresh(&self, token: u16) {
+        self.shared.check_token(token);
         self.shared.tell([Event::Refresh { token }]);
     }
 
     /// Takes a token out: what runs there ends, nothing new begins, its sessions are closed.
+    ///
+    /// # Panics
+    /// When there is no such token.
     pub fn leave(&self, token: u16) {
+        self.shared.check_token(token);
         self.shared.tell([Event::Leave { token }]);
     }
 
     /// Takes a token that was taken out in again. At the start all are in.
+    ///
+    /// # Panics
+    /// When there is no such token.
     pub fn join(&self, token: u16) {
+        self.shared.check_token(token);
         self.shared.tell([Event::Join { token }]);
     }
 
@@ -201,12 +217,8 @@ impl Pool {
         let end_ns = shared.clock.in_ns(limit);
         // Some of the limit is kept for the threads' way home.
         let settle_ns = end_ns - as_ns(limit / 8).min(STOP_RESERVE_NS);
-        let tokens = {
-            let mut heart = shared.lock();
-            heart.stopping = true;
-            heart.core.tokens()
-        };
-        shared.tell([Event::Drain].into_iter().chain((0..tokens).map(|token| Event::Leave { token })));
+        shared.lock().stopping = true;
+        shared.tell([Event::Drain].into_iter().chain((0..shared.tokens).map(|token| Event::Leave { token })));
         if !shared.wait_until(settle_ns, |heart| heart.core.sessions_out() == 0) {
             shared.tell([Event::Abandon]);
         }
@@ -262,7 +274,11 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if !self.shared.leaving.load(Ordering::Acquire) {
+        if self.shared.heart.is_poisoned() {
+            // Core is broken: nothing can be ended in order, and a second panic would help nobody.
+            self.shared.leaving.store(true, Ordering::Release);
+            self.shared.seats.iter().for_each(Seat::wake);
+        } else if !self.shared.leaving.load(Ordering::Acquire) {
             self.stop(Duration::ZERO);
         }
     }
@@ -279,6 +295,7 @@ struct Shared {
     seats: Vec<Seat>,
     inboxes: Vec<Arc<dyn Inbox>>,
     observer: Arc<dyn Observer>,
+    tokens: u16,
     clock: Clock,
     /// When the timer's thread will next have shown itself
     timer_due_ns: AtomicU64,
@@ -341,6 +358,11 @@ impl Shared {
         }
         self.carry_out(&mut scratch, now_ns);
         SCRATCH.with(|kept| kept.replace(scratch));
+    }
+
+    /// Core trusts its indices; a caller's mistake must not break it.
+    fn check_token(&self, token: u16) {
+        assert!(token < self.tokens, "there is no token {token}");
     }
 
     fn carry_out(&self, scratch: &mut Scratch, now_ns: u64) {

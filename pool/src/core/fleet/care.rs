@@ -24,6 +24,9 @@ impl Fleet {
                 if token.logged_in {
                     token.failures = 0;
                 }
+                if token.count(State::Closed) == 0 {
+                    token.cap_told = token.cap;
+                }
                 self.release(now_ns, id, out);
             }
             Err(error) => {
@@ -325,7 +328,7 @@ impl Fleet {
     /// Declares a token away when no session of it signs.
     fn away_unless_signing<P>(&mut self, index: u16, error: Error, out: &mut Vec<Action<P>>) {
         let token = &mut self.tokens[usize::from(index)];
-        let signs = token.signs() && token.count(State::Idle) + token.count(State::Busy) > 0;
+        let signs = token.signs() && token.open() > 0;
         if token.standing == Standing::In && !signs && !std::mem::replace(&mut token.away, true) {
             out.push(Action::Alarm(Alarm::TokenAway { token: index, error }));
         }
@@ -346,9 +349,10 @@ impl Fleet {
             session.reopen_ns = now_ns.saturating_add(pause_ns);
         }
         self.close(id, out);
-        // What waits for a first replacement, waits shortly. A token that spoils one session after the other is away.
+        // What waits for a first replacement, waits shortly. A token that spoils one session after the other is away,
+        // and so is one that has lost its last session and failed to give another.
         let token = &self.tokens[usize::from(index)];
-        if losses > 1 && token.count(State::Opening) + token.count(State::LoggingIn) == 0 {
+        if (losses > 1 || token.failures > 0) && token.count(State::Opening) + token.count(State::LoggingIn) == 0 {
             let error = token.last_error.clone().expect("a session is spoilt by an error");
             self.away_unless_signing(index, error, out);
         }

@@ -283,6 +283,9 @@ fn routes_can_be_added_and_jobs_that_wait_keep_their_set() {
     scene.submit([job(2), Job { route: RouteId(1), ..job(3) }]);
     assert_eq!(scene.batches.len(), 2, "job 2 goes to token 1 at once");
     scene.step(Event::Routes(vec![TokenSet::only(0)]));
+    scene.step(Event::Routes(vec![TokenSet::only(0), TokenSet::only(0), TokenSet::only(63)]));
+    assert!(!scene.core.route_usable(RouteId(2)), "a token that is not there");
+    scene.step(Event::Routes(vec![TokenSet::only(0)]));
     assert!(scene.core.route_usable(RouteId(1)), "routes beyond the list stay");
     scene.sign_all();
     assert_eq!(scene.take_done().len(), 4);

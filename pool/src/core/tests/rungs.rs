@@ -315,6 +315,39 @@ fn a_refresh_logs_in_on_a_free_session_while_the_others_sign() {
 }
 
 #[test]
+fn a_refresh_that_fails_puts_no_token_away_that_signs() {
+    let mut scene = ready(&[2]);
+    scene.submit([job(1)]);
+    scene.fail_batch(session_error());
+    let (session, generation) = scene.closes.pop_front().unwrap();
+    scene.sign_batch();
+    scene.step(Event::Refresh { token: 0 });
+    scene.step(Event::Closed { session, generation });
+    scene.fail_open(session_error());
+    scene.fail_login(error(Signed::No, Retry::Here, Rung::None));
+    assert_eq!(state(&scene, 0), TokenState::Ready);
+    scene.submit([job(2)]);
+    scene.sign_all();
+    assert_eq!(scene.take_done(), [(1, Ok(())), (2, Ok(()))]);
+}
+
+#[test]
+fn who_loses_the_last_session_while_none_can_be_opened_is_away() {
+    let mut scene = ready(&[2]);
+    scene.submit([job(1)]);
+    scene.fail_batch(error(Signed::No, Retry::Never, Rung::Session));
+    let (session, generation) = scene.closes.pop_front().unwrap();
+    scene.step(Event::Closed { session, generation });
+    scene.fail_open(session_error());
+    assert_eq!(state(&scene, 0), TokenState::Ready, "the other one signs");
+    scene.submit([job(2)]);
+    scene.fail_batch(error(Signed::No, Retry::Never, Rung::Session));
+    assert_eq!(state(&scene, 0), TokenState::Away);
+    scene.submit([job(3)]);
+    assert_eq!(scene.take_done().last(), Some(&(3, Err("key-unavailable"))));
+}
+
+#[test]
 fn a_refresh_during_a_login_is_followed_by_another_login() {
     let mut scene = Scene::new(Rules::default(), &[1]);
     scene.step(Event::Join { token: 0 });

@@ -336,6 +336,7 @@ impl World {
     fn check_between(&mut self) {
         for token in 0..self.logged_in.len() as u16 {
             if self.core.fleet.has_idle(token) {
+                assert!(self.core.fleet.hopeful(token), "token {token} signs and is taken to be away");
                 let next = self.core.queues.peek(&self.core.jobs, token);
                 assert_eq!(next, None, "a session of token {token} stands idle while a job waits for it");
             }
