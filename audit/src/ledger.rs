@@ -159,8 +159,10 @@ impl Ledger {
             rest.clear();
             let gap = Record::Gap(Gap { from_ns, to_ns, records, why: why.into() });
             codec::put_rest(&gap, &mut rest).expect("it holds no digest");
-            // Not from the reserves: it comes again and again while others are refused.
-            if !self.is_full() && self.unreserved() >= charge(&rest) + CONTROL_RESERVE {
+            // Not from the reserves, since it comes again and again while others are refused; but once at the end.
+            let reserve = if self.ended.is_some() { 0 } else { CONTROL_RESERVE };
+            let resumed = self.ended.is_some() || !self.is_full();
+            if resumed && self.unreserved() >= charge(&rest) + reserve {
                 self.tally = None;
                 self.push(&rest, time_ns);
             }
@@ -333,4 +335,133 @@ impl Ledger {
 
 fn charge(rest: &[u8]) -> u64 {
     align((BATCH_HEADER_LEN + FRAME_HEADER_LEN + PREFIX_MAX + rest.len()) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        Config,
+        record::{Outcome, OutcomeResult, Refused, Stop},
+    };
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Intent(usize),
+        Outcome(usize),
+        Refused(usize),
+        Control(usize),
+        Take,
+        Committed,
+        SpareReady,
+        SpareFailed,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0usize..300).prop_map(Step::Intent),
+            6 => (0usize..300).prop_map(Step::Outcome),
+            4 => (0usize..300).prop_map(Step::Refused),
+            1 => (0usize..300).prop_map(Step::Control),
+            4 => Just(Step::Take),
+            4 => Just(Step::Committed),
+            1 => Just(Step::SpareReady),
+            1 => Just(Step::SpareFailed),
+        ]
+    }
+
+    fn append(ledger: &mut Ledger, record: &Record<'_>) -> Result<u64, Refusal> {
+        let mut rest = Vec::new();
+        codec::put_rest(record, &mut rest).expect("its digest is short");
+        ledger.append(record, &rest, u64::MAX)
+    }
+
+    fn intent(text: &str) -> Record<'_> {
+        Record::Intent(crate::record::Intent {
+            tenant: text.into(),
+            client: text.into(),
+            peer: Some(text.into()),
+            on_behalf_of: Some(text.into()),
+            operation: text.into(),
+            key: text.into(),
+            key_spki_sha256: [1; 32],
+            algorithm: text.into(),
+            digest: vec![2; 64].into(),
+            message_len: Some(u64::MAX),
+            capacity: None,
+            class: text.into(),
+            reference: Some(text.into()),
+            attempt: 1,
+            request_id: u64::MAX,
+            connection_id: u64::MAX,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+
+        /// [`Ledger::take`] panics where what was admitted does not fit.
+        #[test]
+        fn what_is_admitted_fits_and_every_open_intent_can_have_its_outcome(
+            steps in proptest::collection::vec(step(), 0..4000),
+        ) {
+            let mut config = Config::new("/nowhere");
+            config.segment_bytes = 128 << 10;
+            config.pending_bytes_max = 64 << 10;
+            config.open_intents_max = 60;
+            let spare = || File::open("/dev/null").expect("it is there");
+            let mut ledger = Ledger::new(&config, 1, 0, None);
+            let (mut batch, mut writing, mut open) = (Batch::default(), false, 0u32);
+            for step in steps {
+                match step {
+                    Step::Intent(len) => open += u32::from(append(&mut ledger, &intent(&"i".repeat(len))).is_ok()),
+                    Step::Outcome(len) if open > 0 => {
+                        let text = "o".repeat(len);
+                        let result = OutcomeResult::Discarded {
+                            reason: text.as_str().into(),
+                            signature_sha256: Some([0; 32]),
+                        };
+                        let token = Some(text.as_str().into());
+                        let outcome = Outcome { intent: 1, result, token, queue_us: u32::MAX, token_us: u32::MAX };
+                        prop_assert!(append(&mut ledger, &Record::Outcome(outcome)).is_ok());
+                        open -= 1;
+                    }
+                    Step::Outcome(_) => {}
+                    Step::Refused(len) => {
+                        let text = "r".repeat(len);
+                        let text = || text.as_str().into();
+                        let refused = Refused {
+                            tenant: None,
+                            client: text(),
+                            operation: text(),
+                            key: text(),
+                            code: text(),
+                            reason: text(),
+                        };
+                        let _ = append(&mut ledger, &Record::Refused(refused));
+                    }
+                    Step::Control(len) => {
+                        let _ = append(&mut ledger, &Record::Stop(Stop { reason: "c".repeat(len).into() }));
+                    }
+                    Step::Take if !writing => {
+                        ledger.settle_debts(u64::MAX);
+                        writing = ledger.take(&mut batch).is_some();
+                        if writing {
+                            format::seal(&mut batch.bytes, batch.records, batch.first_seq, format::GENESIS);
+                            prop_assert!(batch.bytes.len() as u64 <= batch.charge);
+                        }
+                    }
+                    Step::Committed if writing => {
+                        ledger.committed(batch.bytes.len() as u64);
+                        writing = false;
+                    }
+                    Step::SpareReady if ledger.wants_spare() => _ = ledger.spare_ready(spare()),
+                    Step::SpareFailed if ledger.wants_spare() => _ = ledger.spare_failed(),
+                    Step::Take | Step::Committed | Step::SpareReady | Step::SpareFailed => {}
+                }
+            }
+        }
+    }
 }
