@@ -58,15 +58,6 @@ pub(crate) struct Client {
     pub(crate) name: Rc<str>,
 }
 
-/// Answers that wait to be written.
-#[derive(Default)]
-struct Outgoing {
-    /// Whole frames, in clear
-    frames: Vec<u8>,
-    /// What they count in the in-flight limits, given back when they are written
-    weight: u32,
-}
-
 /// One client's connection.
 pub(crate) struct Connection {
     /// Unique in the process, for journal and log
@@ -88,10 +79,12 @@ pub(crate) struct Connection {
     phase: Cell<Phase>,
     tls: RefCell<ServerConnection>,
     client: RefCell<Option<Client>>,
-    outgoing: RefCell<Outgoing>,
+    /// Whole frames that wait to be written, in clear
+    outgoing: RefCell<Vec<u8>>,
     /// Bytes of answers made and not yet taken by the kernel
     pending_bytes: Cell<usize>,
-    /// Requests accepted whose answers are not yet written
+    /// Requests taken and not answered. An answer may be read before its write is known here to be done, so it is
+    /// the answer's making that counts; how much waits to be written is bounded by `pending_bytes`
     in_flight: Cell<u32>,
     /// Highest request id seen
     last_id: Cell<u64>,
@@ -179,12 +172,12 @@ impl Connection {
         self.in_flight.get().saturating_add(weight) <= limits.in_flight_per_connection
     }
 
-    /// A request was taken: it counts until its answer is written.
+    /// A request was taken: it counts until its answer is made.
     pub(crate) fn took(&self, weight: u32) {
         self.in_flight.set(self.in_flight.get() + weight);
     }
 
-    /// What was taken is refused after all.
+    /// What was taken is answered, or refused after all.
     pub(crate) fn gave_up(&self, weight: u32) {
         self.in_flight.set(self.in_flight.get() - weight);
     }
@@ -201,14 +194,14 @@ impl Connection {
 
     /// Appends a frame that answers a request counting `weight` (0 for frames that answer nothing taken).
     pub(crate) fn send<'m>(&self, kind: Kind, id: u64, message: &impl Message<'m>, weight: u32) {
+        self.gave_up(weight);
         if matches!(self.phase.get(), Phase::Finished | Phase::Closed) {
-            return self.gave_up(weight);
+            return;
         }
         let mut outgoing = self.outgoing.borrow_mut();
-        let before = outgoing.frames.len();
-        encode_frame(kind, id, message, &mut outgoing.frames);
-        outgoing.weight += weight;
-        self.pending_bytes.set(self.pending_bytes.get() + outgoing.frames.len() - before);
+        let before = outgoing.len();
+        encode_frame(kind, id, message, &mut outgoing);
+        self.pending_bytes.set(self.pending_bytes.get() + outgoing.len() - before);
         self.to_write.notify_one();
     }
 

@@ -1,8 +1,8 @@
-//! The writing task: everything that waits goes into one TLS write; budgets are given back when it is written.
+//! The writing task: everything that waits goes into one TLS write; the budget is given back when it is written.
 
 use std::{io, io::Write, rc::Rc};
 
-use super::{Connection, Outgoing, Phase};
+use super::{Connection, Phase};
 use crate::{reactor::Reactor, transport::Writing};
 
 /// Plaintext that rustls is handed at once: its own buffer limit.
@@ -12,32 +12,32 @@ const TLS_CHUNK: usize = 64 << 10;
 pub(crate) async fn write_to<W: Writing>(connection: Rc<Connection>, reactor: Rc<Reactor>, mut writer: W) {
     let mut sealed = Vec::with_capacity(16 << 10);
     // The two buffers take turns: one collects answers while the other is encrypted.
-    let mut spare = Outgoing::default();
+    let mut spare = Vec::new();
     loop {
         connection.to_write.notified().await;
         loop {
             if connection.phase() == Phase::Closed {
                 return;
             }
-            let mut batch = connection.outgoing.replace(spare);
-            sealed.clear();
-            let done = connection.in_flight() == batch.weight && connection.phase() == Phase::Leaving;
-            if let Err(error) = connection.seal(&batch.frames, done, &mut sealed) {
+            let mut frames = connection.outgoing.replace(spare);
+            let done = connection.in_flight() == 0 && connection.phase() == Phase::Leaving;
+            if let Err(error) = connection.seal(&frames, done, &mut sealed) {
                 tracing::warn!(connection = connection.id, %error, "TLS can not write");
                 return connection.close(reactor.now_ns());
             }
-            let (bytes, weight) = (batch.frames.len(), batch.weight);
-            batch.frames.clear();
+            let bytes = frames.len();
+            frames.clear();
             // One large answer must not keep its memory for ever.
-            batch.frames.shrink_to(TLS_CHUNK);
-            batch.weight = 0;
-            spare = batch;
+            frames.shrink_to(TLS_CHUNK);
+            spare = frames;
             if !sealed.is_empty() {
                 connection.writing_since_ns.set(Some(reactor.now_ns()));
                 let (back, buffer, result) = writer.write_all(sealed).await;
                 (writer, sealed) = (back, buffer);
                 connection.writing_since_ns.set(None);
-                reactor.written(&connection, bytes, weight);
+                sealed.clear();
+                sealed.shrink_to(TLS_CHUNK);
+                connection.written(bytes);
                 if result.is_err() {
                     return connection.close(reactor.now_ns());
                 }
@@ -46,7 +46,7 @@ pub(crate) async fn write_to<W: Writing>(connection: Rc<Connection>, reactor: Rc
                 connection.finish(reactor.now_ns());
                 return;
             }
-            if connection.outgoing.borrow().frames.is_empty() && !connection.tls.borrow().wants_write() {
+            if connection.outgoing.borrow().is_empty() && !connection.tls.borrow().wants_write() {
                 break;
             }
         }
@@ -79,12 +79,8 @@ impl Connection {
     }
 
     /// The kernel took so many bytes of answers.
-    pub(crate) fn gave_back(&self, bytes: usize, weight: u32) {
+    fn written(&self, bytes: usize) {
         self.pending_bytes.set(self.pending_bytes.get() - bytes);
-        self.in_flight.set(self.in_flight.get() - weight);
         self.room.notify_one();
-        if self.phase() == Phase::Leaving {
-            self.to_write.notify_one();
-        }
     }
 }

@@ -340,11 +340,6 @@ impl Reactor {
         }));
     }
 
-    /// The kernel took answers.
-    pub(crate) fn written(&self, connection: &Connection, bytes: usize, weight: u32) {
-        connection.gave_back(bytes, weight);
-    }
-
     /// TLS broke: during the handshake the alert still goes out, afterwards nothing does.
     pub(crate) fn tls_failed(&self, connection: &Connection, error: &rustls::Error) {
         let handshake = connection.phase() == Phase::Handshake;
