@@ -3,12 +3,12 @@
 //! SoftHSM2 does not count its tries, but says that there was a wrong one (CKF_USER_PIN_COUNT_LOW), and takes that
 //! back when somebody logs in. So a flag that stays away proves that nothing was tried.
 
-use std::{fs, path::Path};
+use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::Path};
 
-use segl_hsm::{Fault, Kind, Result, Retry, Rung, Token};
+use segl_hsm::{Fault, Kind, Result, Retry, Rung, Token, pkcs11::PinSource};
 
 use crate::{
-    process::run,
+    process::{in_own_process, run},
     softhsm::{PIN, make_token, module_path, pin_file, softhsm, token, tool},
 };
 
@@ -88,7 +88,7 @@ fn a_pin_that_can_not_be_had_is_no_attempt() {
     softhsm("pin::a_pin_that_can_not_be_had_is_no_attempt", |directory| {
         make_token("segl");
         let token = token(directory, "pkcs11:token=segl", PIN);
-        let segl_hsm::pkcs11::PinSource::File(path) = pin_file(directory, PIN) else { unreachable!() };
+        let PinSource::File(path) = pin_file(directory, PIN) else { unreachable!() };
         fs::remove_file(path).unwrap();
         let mut session = token.open().unwrap();
         assert_eq!(session.login().unwrap_err().kind(), Kind::PinUnavailable);
@@ -104,5 +104,34 @@ fn a_pin_is_not_tried_where_the_attempt_can_not_be_noted() {
         fs::write(directory.join("state"), "a file where the directory should be").unwrap();
         assert_eq!(log_in(directory, WRONG).unwrap_err().kind(), Kind::PinUnavailable);
         assert!(!a_wrong_pin_was_tried());
+    });
+}
+
+#[test]
+fn a_credential_is_found_where_systemd_puts_it() {
+    let environment = |directory: &Path| -> Vec<(&'static str, OsString)> {
+        let credentials = directory.join("credentials");
+        fs::create_dir(&credentials).unwrap();
+        fs::write(credentials.join("hsm-pin"), PIN).unwrap();
+        fs::set_permissions(credentials.join("hsm-pin"), fs::Permissions::from_mode(0o400)).unwrap();
+        fs::write(directory.join("outside"), PIN).unwrap();
+        vec![("CREDENTIALS_DIRECTORY", credentials.into())]
+    };
+    in_own_process("pin::a_credential_is_found_where_systemd_puts_it", environment, |_| {
+        let check = |name: &str| PinSource::Credential(name.to_owned()).check();
+        check("hsm-pin").unwrap();
+        for bad in ["missing", "../outside", "..", ""] {
+            assert_eq!(check(bad).unwrap_err().kind(), Kind::PinUnavailable, "{bad:?}");
+        }
+    });
+}
+
+#[test]
+fn without_systemd_a_credential_is_unavailable_and_the_reason_is_told() {
+    let environment = |_: &Path| -> Vec<(&'static str, OsString)> { vec![("CREDENTIALS_DIRECTORY", OsString::new())] };
+    let test = "pin::without_systemd_a_credential_is_unavailable_and_the_reason_is_told";
+    in_own_process(test, environment, |_| {
+        let error = PinSource::Credential("hsm-pin".into()).check().unwrap_err();
+        assert!(error.to_string().contains("LoadCredential="), "{error}");
     });
 }
