@@ -1,4 +1,5 @@
 //! The program itself: what it tells systemd, what signals do, what it says when it cannot run.
+#![allow(clippy::unwrap_used, reason = "clippy lets tests unwrap, but not what they are set up with")]
 
 use std::{
     fs,
@@ -173,7 +174,8 @@ fn run(arguments: &[&str], config: &Path) -> Output {
 
 #[test]
 fn it_starts_without_a_segld_says_so_feeds_the_watchdog_and_leaves_in_peace() {
-    let running = Running::start(&Folder::new("token"));
+    let folder = Folder::new("token");
+    let running = Running::start(&folder);
     assert_eq!(running.status("/healthz", ""), "HTTP/1.1 200 OK");
     assert_eq!(running.status("/readyz", ""), "HTTP/1.1 503 Service Unavailable");
     assert_eq!(running.status("/v1/keys", "token"), "HTTP/1.1 503 Service Unavailable");
