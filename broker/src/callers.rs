@@ -88,7 +88,7 @@ impl FromStr for Operation {
 /// What a TLS handshake proved about a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
-    /// Its DNS names and URIs
+    /// Its names, as `DNS:name` in lower case and `URI:uri`
     pub sans: Vec<String>,
     /// SHA-256 of its SubjectPublicKeyInfo
     pub spki_sha256: TokenHash,
@@ -99,7 +99,7 @@ pub struct PeerCertificate {
 /// A certificate as the configuration names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateName {
-    /// A DNS name or URI among its subject's alternative names
+    /// `DNS:name` in lower case or `URI:uri`, among its subject's alternative names
     pub san: String,
     /// The only public key it may have
     pub spki_sha256: Option<TokenHash>,

@@ -68,7 +68,8 @@ pub(crate) fn peer(der: &CertificateDer<'_>) -> Option<PeerCertificate> {
     let names = certificate.subject_alternative_name().ok()?;
     let names = names.iter().flat_map(|extension| &extension.value.general_names);
     let sans = names.filter_map(|name| match name {
-        GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
+        GeneralName::DNSName(name) => Some(format!("DNS:{}", name.to_ascii_lowercase())),
+        GeneralName::URI(uri) => Some(format!("URI:{uri}")),
         _ => None,
     });
     Some(PeerCertificate {

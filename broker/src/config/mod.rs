@@ -356,8 +356,16 @@ impl Caller {
 fn read_certificate(mut section: Section<'_>) -> Option<At<CertificateName>> {
     let san = section.required("san");
     let spki_sha256 = section.parsed("spki_sha256", "64 hexadecimal digits").map(|hash: At<TokenHash>| hash.value);
+    let mut san = san?;
+    match san.value.split_once(':') {
+        Some(("DNS", name)) => san.value = format!("DNS:{}", name.to_ascii_lowercase()),
+        Some(("URI", _)) => {}
+        _ => {
+            section.note(san.line, &format!("`san` must be \"DNS:name\" or \"URI:uri\", not `{}`", san.value));
+            return None;
+        }
+    }
     section.finish();
-    let san = san?;
     Some(At { line: san.line, value: CertificateName { san: san.value, spki_sha256 } })
 }
 

@@ -96,7 +96,8 @@ fn every_mistake_is_told_with_its_line() {
     one("\"sign\"]", "\"sing\"]", 19, "\"sign-batch\"");
     one("keys = [\"k\"]", "", 14, "`keys` is missing");
     one("name = \"c\"", "name = \"æ\"", 15, "letters, digits");
-    one("keys = [\"k\"]", "keys = [\"k\"]\ncertificate = [{ san = \"x\" }]", 19, "needs [http] `client_ca`");
+    one("keys = [\"k\"]", "keys = [\"k\"]\ncertificate = [{ san = \"DNS:x\" }]", 19, "needs [http] `client_ca`");
+    one("keys = [\"k\"]", "keys = [\"k\"]\ncertificate = [{ san = \"x\" }]", 19, "`san` must be");
     one("[upstream]", "[idempotency]\nwindow_s = 30\n[upstream]", 5, "longer than");
     let again = "[[segld]]\naddress = \"localhost:7443\"\nserver_name = \"x\"\nname = \"y\"\n[[tenant]]";
     one("[[tenant]]", again, 11, "stands twice, first in line 8");

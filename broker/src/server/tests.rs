@@ -123,7 +123,7 @@ async fn a_callers_certificate_is_told_by_names_and_key_in_both_versions_of_tls(
         let (chain, key) = setup.authority.issue("portal");
         let hash = TokenHash::of(&key.subject_public_key_info());
         let stream = setup.tls(Some((chain, key)), version).await.unwrap();
-        assert_eq!(ask(stream).await.unwrap(), format!("portal urn:portal {hash}"));
+        assert_eq!(ask(stream).await.unwrap(), format!("DNS:portal URI:urn:portal {hash}"));
         let stream = setup.tls(None, version).await.unwrap();
         assert_eq!(ask(stream).await.unwrap(), "nobody");
     }
