@@ -145,15 +145,15 @@ impl Conversation {
         Ok(Error::decode(&frame.body, &self.limits())?.into_owned())
     }
 
-    /// The error that ends the connection: with id 0, and nothing after it but the end of the stream.
+    /// The error that ends the connection: with id 0, and nothing after it but a GoAway and the end of the stream.
     pub fn last_words(&mut self) -> Result<Error<'static>> {
         let mut error = None;
         while let Some(frame) = self.receive()? {
-            if error.is_some() {
-                return Err(format!("{} after the connection's error", describe(&frame)).into());
-            }
-            if frame.header.id == 0 && frame.header.known_kind() == Some(Kind::Error) {
-                error = Some(self.error(&frame)?);
+            match frame.header.known_kind() {
+                Some(Kind::Error) if frame.header.id == 0 && error.is_none() => error = Some(self.error(&frame)?),
+                Some(Kind::GoAway) => {}
+                _ if error.is_some() => return Err(format!("{} after the error", describe(&frame)).into()),
+                _ => {}
             }
         }
         error.ok_or_else(|| "the connection ended without an error".into())

@@ -37,17 +37,24 @@ pub fn built_in(directory: PathBuf) {
 
 static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
 
-/// Where the programs are: as [`built_in`] or `SEGL_BIN_DIR` says, otherwise they are built once a process, so that no
-/// test ever runs yesterday's daemon.
+/// Where the programs are: as [`built_in`] or `SEGL_BIN_DIR` says, otherwise they are built first, so that no test ever
+/// runs yesterday's daemon: once a process, and under nextest, where each test is one, once a run.
 fn directory() -> &'static Path {
     DIRECTORY.get_or_init(|| {
         if let Some(dir) = std::env::var_os("SEGL_BIN_DIR") {
             return PathBuf::from(dir);
         }
+        let directory = target().join("debug");
+        let run_id = std::env::var("NEXTEST_RUN_ID").unwrap_or_default();
+        let stamp = directory.join("segl-programs-built-for");
+        if !run_id.is_empty() && std::fs::read_to_string(&stamp).is_ok_and(|built_for| built_for == run_id) {
+            return directory;
+        }
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--package", "segl-daemon", "--package", "segl-broker", "--bins"]);
         run(cargo.current_dir(workspace())).expect("the programs build");
-        target().join("debug")
+        std::fs::write(stamp, run_id).expect("the target directory was just written to");
+        directory
     })
 }
 

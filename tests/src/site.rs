@@ -250,7 +250,6 @@ crls = ["pki/clients.crl"]
 [audit]
 directory = "journal"
 segment_size = "4MiB"
-reserve = "8MiB"
 "#,
             self.segld, self.segld_admin
         );

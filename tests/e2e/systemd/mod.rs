@@ -107,7 +107,7 @@ fn a_connection_to_the_socket_starts_segld_which_signs_reloads_and_stops_in_orde
     configure(&container, &site);
     container.boot().unwrap();
     container.run(&["chgrp", "-R", "segl-broker", "/etc/segl/broker"]).unwrap();
-    container.run(&["chmod", "-R", "g+rX", "/etc/segl/broker"]).unwrap();
+    container.run(&["chmod", "-R", "u=rwX,g=rX,o=", "/etc/segl/broker"]).unwrap();
 
     container.run(&["systemctl", "start", "segld.socket", "segl-broker.socket"]).unwrap();
     assert_eq!(container.show("segld.service", "ActiveState").unwrap(), "inactive");
