@@ -27,7 +27,7 @@ pub(super) struct Entry<P> {
     pub(super) place: Place,
     /// Its row in the table of costs
     pub(super) cost_row: u16,
-    /// What it is counted with while it waits, and what its tenant was charged for it when it left the queue
+    /// What it is counted with while it waits
     pub(super) cost_ns: u64,
     pub(super) submitted_ns: u64,
     pub(super) cancelled: bool,

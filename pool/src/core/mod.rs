@@ -218,11 +218,9 @@ impl<P: Clone> Core<P> {
                 self.retry_or_fail(now_ns, slot, token, error, out);
             }
             CallResult::Expired => {
-                self.refund(slot, token);
                 self.complete(now_ns, slot, Err(Failure::Expired), out);
             }
             CallResult::Skipped => {
-                self.refund(slot, token);
                 self.wait_again(now_ns, slot, out);
             }
         }
@@ -270,12 +268,6 @@ impl<P: Clone> Core<P> {
         } else {
             self.queues.push(&mut self.jobs, slot);
         }
-    }
-
-    fn refund(&mut self, slot: u32, token: u16) {
-        let entry = &self.jobs[slot];
-        let (lane, _) = entry.place.origin();
-        self.queues.refund(lane, token, entry.cost_ns);
     }
 
     /// Answers waiting jobs whose deadline has come. Those in a token are answered by the token.

@@ -291,7 +291,6 @@ impl Queues {
         let Next { slot, class } = next;
         self.remove(jobs, slot);
         let (lane_index, _) = jobs[slot].place.origin();
-        jobs[slot].cost_ns = cost_ns;
 
         let stays = self.oldest(jobs, lane_index, token).is_some();
         let lane = &mut self.lanes[lane_index as usize];
@@ -315,12 +314,6 @@ impl Queues {
                 turns.passed_over = if turns.heap.is_empty() { 0 } else { turns.passed_over.saturating_add(1) };
             }
         }
-    }
-
-    /// Gives a tenant back what a job was charged on a token where it was not begun after all.
-    pub(super) fn refund(&mut self, lane: u32, token: u16, cost_ns: u64) {
-        let clock = &mut self.lanes[lane as usize].clocks[usize::from(token)];
-        clock.finish_ns = clock.finish_ns.saturating_sub(cost_ns);
     }
 
     /// The job of a class whose turn it is, with its lane in front of the heap.

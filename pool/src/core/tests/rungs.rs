@@ -96,6 +96,16 @@ fn a_spoilt_session_is_closed_and_opened_again_in_its_next_generation() {
 }
 
 #[test]
+fn what_was_not_begun_comes_back_before_what_came_later() {
+    let mut scene = Scene::ready(Rules { batch_max: 4, batch_time_ns: u64::MAX, ..Rules::default() }, &[1]);
+    scene.submit((0..8).map(job));
+    scene.fail_batch(session_error());
+    scene.answer_all_well();
+    assert_eq!(scene.sign_batch().tags(), [0, 1, 2, 3]);
+    assert_eq!(scene.sign_batch().tags(), [4, 5, 6, 7]);
+}
+
+#[test]
 fn the_first_replacement_comes_at_once_and_the_next_after_growing_pauses() {
     let mut scene = ready(&[1]);
     let mut pauses = Vec::new();
