@@ -16,18 +16,23 @@ use std::{
 
 use metrics::counter;
 use segl_audit::{OutcomeResult, Record, Settled};
-use segl_hsm::{Error, KeyReport, verify::verify};
-use segl_pool::{Completion, Inbox, Observer, TokenSet, core::Alarm};
+use segl_hsm::{Error, KeyReport, Rung, Signed, verify::verify};
+use segl_pool::{Completion, Failure, Inbox, Observer, TokenSet, core::Alarm};
 
 use crate::{
+    certificate::Validity,
+    clock,
     config::{Purpose, SelfTest},
     keybook::{Holding, KeyCard},
     signing::{Address, Orders, Place, SelfTestOrder},
     state::Shared,
 };
 
-/// Between two tests of a key that passes: a key that can not sign is noticed before many people have noticed.
-const TEST_EVERY: Duration = Duration::from_secs(60);
+/// Between two tests of a key that passes, in seconds: one that can not sign is noticed before many people have.
+const TEST_EVERY_S: i64 = 60;
+
+/// Between two looks at what is due; a key that does not pass is tested at each.
+const ROUND_EVERY: Duration = Duration::from_secs(5);
 
 /// A self-test waits in the queue like a login; a token that needs longer than this is not one to rely on.
 const TEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -208,7 +213,7 @@ struct Test {
 
 impl Rounds {
     fn keep(mut self, events: &Receiver<Event>) {
-        let mut next_round = Instant::now() + TEST_EVERY;
+        let mut next_round = Instant::now() + ROUND_EVERY;
         loop {
             let mut due = match events.recv_timeout(next_round.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
@@ -216,8 +221,8 @@ impl Rounds {
                     self.take(event)
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    next_round = Instant::now() + TEST_EVERY;
-                    self.everything()
+                    next_round = Instant::now() + ROUND_EVERY;
+                    self.due()
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             };
@@ -250,19 +255,19 @@ impl Rounds {
         }
     }
 
-    fn everything(&self) -> Vec<(Arc<KeyCard>, u16)> {
+    /// What has not passed, or not for a while.
+    fn due(&self) -> Vec<(Arc<KeyCard>, u16)> {
         let held = |card: Arc<KeyCard>| {
             card.holdings().into_iter().map(move |(token, holding)| (card.clone(), token, holding))
         };
-        self.shared
-            .keys
-            .cards()
-            .into_iter()
-            .flat_map(held)
-            .filter(|(card, _, _)| card.shown().is_some())
-            .filter(|(_, _, holding)| !matches!(holding, Holding::Unfit(_)))
-            .map(|(card, token, _)| (card, token))
-            .collect()
+        let now_s = clock::unix_s();
+        let is_due = |holding: &Holding| match holding {
+            Holding::Untested | Holding::Failed(_) => true,
+            Holding::Passed(at_s) => now_s - at_s >= TEST_EVERY_S,
+            Holding::Unfit(_) => false,
+        };
+        let all = self.shared.keys.cards().into_iter().flat_map(held);
+        all.filter(|(_, _, holding)| is_due(holding)).map(|(card, token, _)| (card, token)).collect()
     }
 
     /// Tests what is due and puts the routes right.
@@ -271,12 +276,12 @@ impl Rounds {
         let mut orders = Orders::default();
         for (card, token) in &due {
             if !is_used_to_test(card) {
-                self.shared.keys.tested(card, *token, Ok(()));
+                card.tested(*token, Ok(()));
                 continue;
             }
             match self.order(&mut orders, card, *token) {
                 Ok((tag, test)) => drop(under_way.insert(tag, test)),
-                Err(why) => self.judge(card, *token, Err(why)),
+                Err(why) => self.postponed(card, *token, &why),
             }
         }
         self.shared.desk.submit(&mut orders);
@@ -285,14 +290,17 @@ impl Rounds {
             let Some(completions) = self.completions(end) else { break };
             for completion in completions {
                 if let Some(test) = under_way.remove(&completion.tag) {
-                    let outcome = self.check(&test, &completion);
-                    self.judge(&test.card, test.token, outcome);
+                    match self.check(&test, &completion) {
+                        Ok(()) => self.judge(&test.card, test.token, Ok(())),
+                        Err(Doubt::Key(why)) => self.judge(&test.card, test.token, Err(why)),
+                        Err(Doubt::Circumstances(why)) => self.postponed(&test.card, test.token, &why),
+                    }
                 }
             }
         }
         for test in under_way.into_values() {
             self.shared.desk.abandon(test.intent, "no answer to a self-test");
-            self.judge(&test.card, test.token, Err("the token did not answer a self-test in time".into()));
+            self.postponed(&test.card, test.token, "the token did not answer in time");
         }
         for (card, _) in &due {
             self.route(card);
@@ -334,37 +342,41 @@ impl Rounds {
     }
 
     /// Whether the signature is right; it is destroyed in any case.
-    fn check(&self, test: &Test, completion: &Completion) -> Result<(), String> {
+    fn check(&self, test: &Test, completion: &Completion) -> Result<(), Doubt> {
         let token = &self.shared.token_names[usize::from(test.token)];
         let settled = self.shared.desk.journal().wait(test.intent, RECORD_TIMEOUT);
         let outcome = match &completion.result {
-            Err(failure) => Err(failure.to_string()),
-            Ok(_) if settled != Settled::Durable => Err("its intent could not be recorded".into()),
-            Ok(signature) => {
-                let shown = test.card.shown().ok_or("its public key is gone")?;
-                verify(&shown.info.spki_der, test.order.algorithm, test.order.message(), signature)
-                    .map_err(|_| "it made a WRONG signature".to_owned())
-            }
+            Err(failure) => Err(doubt(failure)),
+            Ok(_) if settled != Settled::Durable => Err(Doubt::Circumstances("its intent was not recorded".into())),
+            Ok(signature) => match test.card.shown() {
+                Some(shown) => verify(&shown.info.spki_der, test.order.algorithm, test.order.message(), signature)
+                    .map_err(|_| Doubt::Key("it made a WRONG signature".into())),
+                None => Err(Doubt::Circumstances("no token has shown its public key".into())),
+            },
         };
         let reason = match &outcome {
             Ok(()) => "self-test passed".to_owned(),
-            Err(why) => format!("self-test failed: {why}"),
+            Err(Doubt::Key(why) | Doubt::Circumstances(why)) => format!("self-test failed: {why}"),
         };
         let result = match completion.verdict() {
             None => OutcomeResult::Discarded { reason: reason.into(), signature_sha256: None },
-            Some(verdict) if verdict.signed == segl_hsm::Signed::Unknown => {
-                OutcomeResult::Unknown { code: reason.into() }
-            }
+            Some(verdict) if verdict.signed == Signed::Unknown => OutcomeResult::Unknown { code: reason.into() },
             Some(_) => OutcomeResult::NotSigned { code: reason.into() },
         };
         self.shared.desk.close(test.intent, result, Some(token), completion);
         outcome
     }
 
+    /// The test says nothing about the key: it stays as it is and is tested again soon.
+    fn postponed(&self, card: &KeyCard, token: u16, why: &str) {
+        let (key, name) = (&*card.entry.name, &*self.shared.token_names[usize::from(token)]);
+        count(key, name, "postponed");
+        tracing::warn!(key, token = name, why, "a self-test could not be made");
+    }
+
     fn judge(&self, card: &KeyCard, token: u16, outcome: Result<(), String>) {
         let (key, name) = (&*card.entry.name, &*self.shared.token_names[usize::from(token)]);
-        let result = if outcome.is_ok() { "passed" } else { "failed" };
-        counter!(SELF_TESTS, "key" => key.to_owned(), "token" => name.to_owned(), "result" => result).increment(1);
+        count(key, name, if outcome.is_ok() { "passed" } else { "failed" });
         match &outcome {
             Ok(()) => tracing::debug!(key, token = name, "self-test passed"),
             Err(why) => {
@@ -376,7 +388,7 @@ impl Rounds {
                 }));
             }
         }
-        self.shared.keys.tested(card, token, outcome);
+        card.tested(token, outcome);
     }
 
     fn route(&self, card: &KeyCard) {
@@ -396,10 +408,29 @@ impl Rounds {
     }
 }
 
+/// What a failed self-test casts doubt on.
+enum Doubt {
+    /// The key on that token: it is not used there until it passes
+    Key(String),
+    /// Only the moment: session, load, disk. The pool deals with those for every request
+    Circumstances(String),
+}
+
+fn doubt(failure: &Failure) -> Doubt {
+    match failure {
+        Failure::Token(error) if error.verdict().rung == Rung::None => Doubt::Key(error.to_string()),
+        other => Doubt::Circumstances(other.to_string()),
+    }
+}
+
+fn count(key: &str, token: &str, result: &'static str) {
+    counter!(SELF_TESTS, "key" => key.to_owned(), "token" => token.to_owned(), "result" => result).increment(1);
+}
+
 /// Whether a self-test may use the key. A use of a CA's key is an event of its own, and one whose certificate is not
 /// valid yet must not sign at all: those are looked at only, which the login has done.
 fn is_used_to_test(card: &KeyCard) -> bool {
     card.entry.self_test == SelfTest::Sign
         && card.entry.purpose != Purpose::Certificate
-        && card.entry.validity(crate::clock::unix_s()) == crate::certificate::Validity::Valid
+        && card.entry.validity(clock::unix_s()) == Validity::Valid
 }

@@ -60,7 +60,9 @@ pub(crate) enum Holding {
     Untested,
     /// It was found and its self-test passed, Unix seconds
     Passed(i64),
-    /// It can not be used there, and why
+    /// Its self-test failed, and why; it is tested again
+    Failed(String),
+    /// What the token holds can not be used, and why; only another report changes that
     Unfit(String),
 }
 
@@ -103,16 +105,15 @@ impl KeyBook {
     /// A token has logged in and says what it holds. Returns what has to be tested there now.
     pub(crate) fn reported(&self, token: u16, reports: &[KeyReport]) -> Vec<Arc<KeyCard>> {
         let cards = self.cards.load();
-        let mut to_test = Vec::new();
-        for report in reports {
-            // A key that a reload took away may still be reported.
-            let Some(card) = cards.get(&report.id) else { continue };
-            if card.reported(token, report) {
-                to_test.push(card.clone());
-            }
+        // A key that a reload took away may still be reported.
+        let reported: Vec<_> =
+            reports.iter().filter_map(|report| cards.get(&report.id).map(|card| (card, report))).collect();
+        for (card, report) in &reported {
+            card.reported(token, report);
         }
         self.enforce_purposes(&cards);
-        to_test
+        let held = reported.into_iter().map(|(card, _)| card);
+        held.filter(|card| !matches!(card.holding(token), None | Some(Holding::Unfit(_)))).cloned().collect()
     }
 
     /// One public key under two purposes would make each a way around the other's checks: neither is used.
@@ -129,15 +130,6 @@ impl KeyBook {
                 card.refuse_everywhere(&conflict.to_string());
             }
         }
-    }
-
-    /// A self-test ended.
-    pub(crate) fn tested(&self, card: &KeyCard, token: u16, outcome: Result<(), String>) {
-        let holding = match outcome {
-            Ok(()) => Holding::Passed(clock::unix_s()),
-            Err(why) => Holding::Unfit(why),
-        };
-        card.set(token, holding);
     }
 
     /// The number of the route over these tokens, making one when there is none; the whole table when it is new, for
@@ -172,6 +164,10 @@ impl KeyCard {
         self.holdings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn holding(&self, token: u16) -> Option<Holding> {
+        self.holdings().into_iter().find_map(|(at, holding)| (at == token).then_some(holding))
+    }
+
     /// The public key, once a token has shown it.
     pub(crate) fn shown(&self) -> Option<Arc<Shown>> {
         self.shown.load_full()
@@ -203,8 +199,8 @@ impl KeyCard {
     }
 
     fn why_nowhere(&self) -> Readiness {
-        let unfit = self.holdings().iter().any(|(_, holding)| matches!(holding, Holding::Unfit(_)));
-        if unfit { Readiness::Faulty } else { Readiness::Unavailable }
+        let bad = |(_, holding): &(u16, Holding)| matches!(holding, Holding::Failed(_) | Holding::Unfit(_));
+        if self.holdings().iter().any(bad) { Readiness::Faulty } else { Readiness::Unavailable }
     }
 
     /// Readiness as clients see it.
@@ -217,40 +213,36 @@ impl KeyCard {
         }
     }
 
-    /// Takes in one token's report; whether it is to be tested there.
-    fn reported(&self, token: u16, report: &KeyReport) -> bool {
+    /// Takes in one token's report.
+    fn reported(&self, token: u16, report: &KeyReport) {
         let info = match self.acceptable(report) {
             Ok(info) => info,
-            Err(why) => {
-                self.set(token, Holding::Unfit(why));
-                return false;
-            }
+            Err(why) => return self.set(token, Holding::Unfit(why)),
         };
         if self.shown().is_none() {
             let spki_sha256 = spki_sha256(&info.spki_der);
             self.shown.store(Some(Arc::new(Shown { info: info.clone(), spki_sha256 })));
         }
-        let passed_before =
-            self.holdings().iter().any(|(at, holding)| *at == token && matches!(holding, Holding::Passed(_)));
-        if !passed_before {
+        // What has passed before is the same key still: it goes on while it is tested again.
+        if !matches!(self.holding(token), Some(Holding::Passed(_))) {
             self.set(token, Holding::Untested);
         }
-        true
+    }
+
+    /// A self-test ended. What has become unfit meanwhile stays so.
+    pub(crate) fn tested(&self, token: u16, outcome: Result<(), String>) {
+        if !matches!(self.holding(token), Some(Holding::Unfit(_))) {
+            self.set(token, outcome.map_or_else(Holding::Failed, |()| Holding::Passed(clock::unix_s())));
+        }
     }
 
     /// What the token holds, or why it is not to be used.
     fn acceptable<'a>(&self, report: &'a KeyReport) -> Result<&'a KeyInfo, String> {
-        let info = report.result.as_ref().map_err(ToString::to_string)?;
-        if self.entry.certificate.as_ref().is_some_and(|chain| chain.spki_der() != info.spki_der) {
-            return Err("its certificate is of another public key than the token's".into());
-        }
+        let info = acceptable(&self.entry, report)?;
         if self.shown().is_some_and(|shown| shown.info.spki_der != info.spki_der) {
             return Err("this token holds another public key under the same name than the one seen before".into());
         }
-        match self.entry.misfit(info.key_type, clock::unix_s()) {
-            Some(why) => Err(why),
-            None => Ok(info),
-        }
+        Ok(info)
     }
 
     fn refuse_everywhere(&self, why: &str) {
@@ -266,5 +258,17 @@ impl KeyCard {
             Some((_, old)) => *old = holding,
             None => holdings.push((token, holding)),
         }
+    }
+}
+
+/// What a token holds under a key's locator, or why it does not go with the configuration.
+pub(crate) fn acceptable<'a>(entry: &KeyEntry, report: &'a KeyReport) -> Result<&'a KeyInfo, String> {
+    let info = report.result.as_ref().map_err(ToString::to_string)?;
+    if entry.certificate.as_ref().is_some_and(|chain| chain.spki_der() != info.spki_der) {
+        return Err("its certificate is of another public key than the token's".into());
+    }
+    match entry.misfit(info.key_type, clock::unix_s()) {
+        Some(why) => Err(why),
+        None => Ok(info),
     }
 }

@@ -147,6 +147,7 @@ fn start_reactors(
             listeners,
             inbox,
         };
+        shared.progress[index].made(shared.desk.now_ns());
         reactor::spawn(shared.clone(), setup).map_err(system("a reactor's thread"))
     };
     let reactors = inboxes.into_iter().zip(per_reactor).enumerate().map(start).collect::<Result<Vec<_>, _>>()?;

@@ -16,7 +16,8 @@ use super::tokens::Tokens;
 use crate::{
     config::{self, Config},
     keeper::Keeper,
-    policy::{KeyEntry, Policy, Registry},
+    keybook::acceptable,
+    policy::{KeyEntry, Policy, Registry, purpose_conflicts},
     state::{Shared, Snapshot},
     tls::TlsSnapshot,
 };
@@ -89,6 +90,7 @@ impl Inner {
         let tls = TlsSnapshot::new(&config.tls, Some(&old.tls)).map_err(|error| error.to_string())?;
         let policy = Policy::new(&config, &mut self.registry);
         self.look_up(&old, policy.keys())?;
+        self.compare(&old, policy.keys())?;
 
         let summary =
             format!("{} keys, {} tenants, {} CRLs", policy.keys().len(), policy.tenants().len(), tls.crls.len());
@@ -105,12 +107,11 @@ impl Inner {
 
     /// Has the tokens that sign look up the keys that are new. One that is away will say later what it holds.
     fn look_up(&self, old: &Snapshot, keys: &[Arc<KeyEntry>]) -> Result<(), String> {
-        let new: Vec<_> = keys.iter().filter(|key| old.policy.keys().iter().all(|known| known.id != key.id)).collect();
+        let new: Vec<_> = keys.iter().filter(|key| is_new(old, key)).collect();
         if new.is_empty() {
             return Ok(());
         }
         self.tokens.add_keys(keys);
-        let names = self.tokens.names();
         let pool = self.shared.desk.pool_snapshot();
         let asked: Vec<_> = (0u16..)
             .zip(&pool.tokens)
@@ -122,16 +123,35 @@ impl Inner {
         if !self.keeper.wait_for_reports(&asked, LOOK_UP) {
             return Err("the tokens did not look up the new keys in time".into());
         }
-        let missing: Vec<_> = asked
-            .iter()
-            .flat_map(|(token, _)| new.iter().map(move |key| (*token, key)))
-            .filter_map(|(token, key)| {
-                let error = self.keeper.last_report(token, key.id)?.result.err()?;
-                Some(format!("key {} on token {}: {error}", key.name, names[usize::from(token)]))
-            })
-            .collect();
-        if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
+        Ok(())
     }
+
+    /// Every key against what the tokens have said of it: certificate, algorithms, and one purpose a public key.
+    /// A key that was missing on a token before must not stand in the way of a new CRL.
+    fn compare(&self, old: &Snapshot, keys: &[Arc<KeyEntry>]) -> Result<(), String> {
+        let names = self.tokens.names();
+        let mut wrong = Vec::new();
+        let mut held = Vec::new();
+        for key in keys {
+            for token in 0..names.len() as u16 {
+                let Some(report) = self.keeper.last_report(token, key.id) else { continue };
+                if report.result.is_err() && !is_new(old, key) {
+                    continue;
+                }
+                match acceptable(key, &report) {
+                    Ok(info) => held.push((key, info.spki_der.clone())),
+                    Err(why) => wrong.push(format!("key {} on token {}: {why}", key.name, names[usize::from(token)])),
+                }
+            }
+        }
+        let purposes: Vec<_> = held.iter().map(|(key, spki)| (&*key.name, key.purpose, spki.as_slice())).collect();
+        wrong.extend(purpose_conflicts(&purposes).iter().map(ToString::to_string));
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    }
+}
+
+fn is_new(old: &Snapshot, key: &KeyEntry) -> bool {
+    old.policy.keys().iter().all(|known| known.id != key.id)
 }
 
 /// What lives as long as the process: a change of it wants a restart (which, with systemd's sockets, refuses nobody).
