@@ -6,5 +6,6 @@ mod bad_input;
 mod first_light;
 mod lifecycle;
 mod load;
+mod python;
 mod systemd;
 mod workspace;

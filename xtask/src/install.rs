@@ -73,6 +73,21 @@ pub(crate) fn packages(only: &[&str], log: &Path) -> Result<()> {
     apt(&missing, log)
 }
 
+/// Installs those of these packages that dpkg does not know as installed.
+pub(crate) fn debian(names: &[&'static str], why: &'static str, log: &Path) -> Result<()> {
+    let installed = |name: &str| {
+        let mut dpkg = std::process::Command::new("dpkg-query");
+        let output = dpkg.args(["--show", "--showformat=${db:Status-Status}", name]).output();
+        output.is_ok_and(|output| output.stdout == b"installed")
+    };
+    let missing: Vec<Package> = names
+        .iter()
+        .filter(|name| !installed(name))
+        .map(|name| Package { name, sign: Sign::Program(name), why })
+        .collect();
+    apt(&missing.iter().collect::<Vec<_>>(), log)
+}
+
 fn apt(missing: &[&Package], log: &Path) -> Result<()> {
     if missing.is_empty() {
         return Ok(());

@@ -3,6 +3,7 @@
 mod command;
 mod demo;
 mod install;
+mod kryoptic;
 mod nspawn;
 mod stages;
 mod tally;

@@ -7,12 +7,13 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use clap::Args;
 
-use crate::{Result, command, command::Job, install, nspawn, tally::Tally, workspace};
+use crate::{Result, cache, command, command::Job, install, kryoptic, nspawn, tally::Tally, workspace};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -41,10 +42,15 @@ const STAGES: &[Stage] = &[
     Stage { name: "fmt", budget_s: 20, what: "rustfmt has nothing to say", run: fmt, vital: false },
     Stage { name: "build", budget_s: 420, what: "every crate, binary and test", run: build, vital: true },
     Stage { name: "clippy", budget_s: 240, what: "clippy has nothing to say", run: clippy, vital: false },
+    Stage { name: "kryoptic", budget_s: 420, what: "a second PKCS#11 token, built once", run: kryoptic, vital: false },
     Stage { name: "tests", budget_s: 360, what: "unit, property and end-to-end tests", run: tests, vital: false },
+    Stage { name: "python", budget_s: 60, what: "the protocol's client in Python", run: python, vital: false },
     Stage { name: "demo", budget_s: 120, what: "the demo on either token", run: demo, vital: false },
     Stage { name: "systemd", budget_s: 120, what: "the units under a real systemd", run: systemd, vital: false },
 ];
+
+/// Stages whose tests are ignored ones to the stage `tests`.
+const IGNORED_BY_TESTS: [&str; 2] = ["python", "systemd"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     command::on_signal(|| std::process::exit(130))?;
@@ -82,6 +88,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if stage.vital && tally.failed > 0 {
             stopped_by = Some(stage.name);
         }
+        if IGNORED_BY_TESTS.contains(&stage.name) {
+            // `tests` has counted them as skipped, when it was run.
+            total.skipped = total.skipped.saturating_sub(tally.passed + tally.failed);
+        }
         total += tally;
     }
     println!("\n== summary after {} s", started.elapsed().as_secs());
@@ -98,9 +108,7 @@ fn names() -> Vec<&'static str> {
 
 fn prepare(place: &Place) -> Result<Tally> {
     install::packages(&[], &place.log)?;
-    if workspace().join("tests/python/requirements.txt").exists() {
-        install::python(&place.log)?;
-    }
+    install::python(&place.log)?;
     match nspawn::obstacle() {
         None => drop(nspawn::root(&place.log)?),
         Some(why) => println!("  no container's root: {why}"),
@@ -124,8 +132,31 @@ fn clippy(place: &Place) -> Result<Tally> {
     Ok(Tally::PASSED)
 }
 
+/// The module that the stage `kryoptic` found or built.
+static KRYOPTIC: OnceLock<PathBuf> = OnceLock::new();
+
+fn kryoptic(place: &Place) -> Result<Tally> {
+    install::debian(kryoptic::PACKAGES, "needed to build Kryoptic", &place.log)?;
+    let module = kryoptic::ensure(&cache()?)?;
+    KRYOPTIC.set(module).expect("a stage runs once");
+    Ok(Tally::PASSED)
+}
+
 fn tests(place: &Place) -> Result<Tally> {
-    place.tests(&["--workspace"], &[], &[])
+    let env: Vec<_> = KRYOPTIC.get().map(|module| ("SEGL_KRYOPTIC", module.as_path())).into_iter().collect();
+    if env.is_empty() {
+        println!("  SKIPPED: the tokens' suite on Kryoptic, since its stage was not run or failed");
+    }
+    place.tests(&["--workspace"], &[], &env)
+}
+
+/// Runs the end-to-end tests with the client in Python. To the stage `tests` they are ignored ones.
+fn python(place: &Place) -> Result<Tally> {
+    let python = install::python(&place.log)?;
+    let mut tally =
+        place.tests(&["--package", "segl-tests", "--test", "e2e"], &["python::"], &[("SEGL_PYTHON", &python)])?;
+    tally.skipped = 0;
+    Ok(tally)
 }
 
 fn demo(place: &Place) -> Result<Tally> {
