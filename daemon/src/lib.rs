@@ -1,5 +1,7 @@
 //! segld, the signing daemon, and what `segl`, the operator's command, shares with it.
 
+#![warn(missing_docs)]
+
 pub mod certificate;
 mod clock;
 pub mod config;
