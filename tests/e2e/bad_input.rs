@@ -68,11 +68,8 @@ impl Room {
         }
     }
 
-    /// The sum of a metric's lines that contain these labels.
     fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let text = self.site.segld_admin().unwrap().get("/metrics").unwrap().text;
-        let mine = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
-        text.lines().filter(mine).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        self.site.segld_admin().unwrap().metric(name, labels).unwrap()
     }
 }
 

@@ -96,7 +96,7 @@ pub(crate) fn run(mut conversation: Conversation, name: &str, count: usize, prog
     account
 }
 
-fn resident_kib(service: &Service) -> u64 {
+pub(crate) fn resident_kib(service: &Service) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()

@@ -4,8 +4,11 @@
 
 mod bad_input;
 mod first_light;
+mod hazards;
 mod lifecycle;
 mod load;
 mod python;
+mod reload;
+mod room;
 mod systemd;
 mod workspace;

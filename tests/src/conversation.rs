@@ -55,6 +55,11 @@ impl Conversation {
         identity: Option<&Identity>,
         alpn: &[u8],
     ) -> Result<Self> {
+        Conversation::over(TcpStream::connect_timeout(&address, LIMIT)?, authority_pem, identity, alpn)
+    }
+
+    /// As [`open_with`](Self::open_with), over a connection that was made before.
+    pub fn over(tcp: TcpStream, authority_pem: &str, identity: Option<&Identity>, alpn: &[u8]) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority_pem.as_bytes())?)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -70,7 +75,6 @@ impl Conversation {
             }
         };
         config.alpn_protocols = vec![alpn.to_vec()];
-        let tcp = TcpStream::connect_timeout(&address, LIMIT)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(LIMIT))?;
         tcp.set_write_timeout(Some(LIMIT))?;
@@ -90,6 +94,12 @@ impl Conversation {
     /// What the server announced.
     pub fn hello(&self) -> &Hello<'static> {
         &self.hello
+    }
+
+    /// The server's certificate, DER.
+    pub fn server_certificate(&self) -> CertificateDer<'static> {
+        let chain = self.stream.conn.peer_certificates().unwrap_or_default();
+        chain.first().expect("a server shows its certificate in the handshake").clone().into_owned()
     }
 
     /// Sends bytes as they are.

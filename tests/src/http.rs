@@ -68,6 +68,13 @@ impl Http {
         answer(request.call()?)
     }
 
+    /// The sum of a metric's samples whose lines contain these labels, from `/metrics`; nought when there is none.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        let text = self.get("/metrics")?.text;
+        let mine = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+        Ok(text.lines().filter(mine).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
     /// POST with a JSON body and further headers.
     pub fn post(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Result<Answer> {
         let mut request = self.agent.post(format!("{}{path}", self.base));

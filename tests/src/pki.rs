@@ -90,15 +90,26 @@ impl Authority {
     /// A revocation list, as PEM. `number` has to rise from one to the next.
     pub fn crl(&self, number: u64, revoked: &[&Identity], next_update_in: Duration) -> Result<String> {
         let now = OffsetDateTime::now_utc();
+        self.crl_between(number, revoked, now - LEEWAY, now + next_update_in)
+    }
+
+    /// A revocation list with these thisUpdate and nextUpdate, as PEM: also one that is too old.
+    pub fn crl_between(
+        &self,
+        number: u64,
+        revoked: &[&Identity],
+        this_update: OffsetDateTime,
+        next_update: OffsetDateTime,
+    ) -> Result<String> {
         let revoked_certs = revoked.iter().map(|identity| RevokedCertParams {
             serial_number: identity.serial.clone(),
-            revocation_time: now,
+            revocation_time: this_update,
             reason_code: Some(RevocationReason::KeyCompromise),
             invalidity_date: None,
         });
         let params = CertificateRevocationListParams {
-            this_update: now - LEEWAY,
-            next_update: now + next_update_in,
+            this_update,
+            next_update,
             crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: revoked_certs.collect(),

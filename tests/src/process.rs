@@ -36,14 +36,19 @@ pub struct Service {
 
 impl Service {
     /// Starts `command` with its output appended to `DIR/NAME.log`.
-    pub fn start(mut command: Command, dir: &Path, name: &str) -> Result<Self> {
+    pub fn start(command: Command, dir: &Path, name: &str) -> Result<Self> {
+        Service::start_with(command, Stdio::null(), dir, name)
+    }
+
+    /// As [`start`](Self::start), with this as its standard input: a way to hand it a descriptor.
+    pub fn start_with(mut command: Command, stdin: Stdio, dir: &Path, name: &str) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
         // Not in `dir`, whose path may be too long for a socket's (107 bytes).
         let socket_dir = tempfile::tempdir()?;
         let socket = socket_dir.path().join("notify");
         let notifications = UnixDatagram::bind(&socket)?;
         let out = File::options().create(true).append(true).open(&log)?;
-        command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        command.env("NOTIFY_SOCKET", &socket).stdin(stdin).stdout(out.try_clone()?).stderr(out);
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
@@ -135,7 +140,7 @@ impl Service {
         let mut datagram = [0; 4096];
         let length = self.notifications.recv(&mut datagram)?;
         let text = String::from_utf8_lossy(&datagram[..length]);
-        self.seen.extend(text.lines().filter(|line| !line.starts_with("WATCHDOG=")).map(str::to_owned));
+        self.seen.extend(text.lines().map(str::to_owned));
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::{
     pki::{Authority, Identity, IdentityFiles, write_private},
     process::Service,
     programs,
-    softhsm::{MODULE, SoftHsm},
+    softhsm::SoftHsm,
 };
 
 /// The tenant that may use every key.
@@ -45,6 +45,8 @@ pub enum Token {
     Embedded,
     /// SoftHSM2 behind its PKCS#11 module
     SoftHsm,
+    /// Kryoptic, whose module `SEGL_KRYOPTIC` names
+    Kryoptic,
 }
 
 /// A key as this installation names and makes it.
@@ -133,8 +135,12 @@ impl Site {
         let softhsm = match token {
             Token::Embedded => None,
             Token::SoftHsm => Some(SoftHsm::create(&dir.join("softhsm"), "segl")?),
+            Token::Kryoptic => {
+                let module = std::env::var_os("SEGL_KRYOPTIC").ok_or("SEGL_KRYOPTIC names no module")?;
+                Some(SoftHsm::create_kryoptic(Path::new(&module), &dir.join("kryoptic"), "segl")?)
+            }
         };
-        let [segld, segld_admin, broker, broker_admin] = addresses(ports)?;
+        let [segld, segld_admin, broker, broker_admin] = free_addresses(ports)?;
         let (segld_toml, broker_toml) = (String::new(), String::new());
         let dir = dir.to_path_buf();
         let mut site = Site {
@@ -183,12 +189,18 @@ impl Site {
         self.dir.join("pki/clients.crl")
     }
 
+    /// The PKCS#11 token, where there is one.
+    pub fn softhsm(&mut self) -> Option<&mut SoftHsm> {
+        self.softhsm.as_mut()
+    }
+
     /// The command that runs segld here, for those who start it themselves.
     pub fn segld_command(&self) -> Command {
         let mut command = Command::new(programs::segld());
         command.arg("--config").arg(self.segld_config());
         if let Some(softhsm) = &self.softhsm {
-            command.env("SOFTHSM2_CONF", softhsm.configuration());
+            let (variable, configuration) = softhsm.environment();
+            command.env(variable, configuration);
         }
         command
     }
@@ -262,8 +274,9 @@ segment_size = "4MiB"
                 }
                 write!(
                     toml,
-                    "\n[[token]]\nname = \"softhsm\"\nkind = \"pkcs11\"\nmodule = \"{MODULE}\"\nuri = \"pkcs11:token={}\"\n\
+                    "\n[[token]]\nname = \"softhsm\"\nkind = \"pkcs11\"\nmodule = {:?}\nuri = \"pkcs11:token={}\"\n\
                      pin_file = \"{}\"\nsessions = 4\n",
+                    softhsm.module(),
                     softhsm.label(),
                     softhsm.pin_file().display()
                 )?;
@@ -370,17 +383,17 @@ fn tenant(authority: &Authority, pki: &Path, name: &'static str) -> Result<Tenan
     Ok(Tenant { name, uri, identity, files, bearer })
 }
 
-/// Four loopback addresses whose ports were free a moment ago: all are held until the last is found.
-fn addresses(ports: &[u16]) -> Result<[SocketAddr; 4]> {
+/// Loopback addresses whose ports were free a moment ago: all are held until the last is found. `ports` are tried first.
+pub fn free_addresses<const N: usize>(ports: &[u16]) -> Result<[SocketAddr; N]> {
     let mut wanted = ports.iter().copied();
     let mut held = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..N {
         let port = wanted.next().unwrap_or(0);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         held.push(listener.or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?);
     }
     let addresses = held.iter().map(TcpListener::local_addr).collect::<std::io::Result<Vec<_>>>()?;
-    Ok(addresses.try_into().expect("four were asked for"))
+    Ok(addresses.try_into().expect("as many as asked for"))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -320,6 +320,7 @@ fn keys_of(token: Token) -> &'static str {
     match token {
         Token::Embedded => "keys for the embedded token",
         Token::SoftHsm => "a SoftHSM2 token with keys",
+        Token::Kryoptic => "a Kryoptic token with keys",
     }
 }
 
