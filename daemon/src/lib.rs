@@ -7,6 +7,7 @@ mod clock;
 pub mod config;
 mod connection;
 mod dispatch;
+mod histogram;
 mod keeper;
 mod keybook;
 mod meters;

@@ -1,23 +1,18 @@
 //! Metrics, resolved once: a look-up by name and labels costs more than a signature's share of a reactor.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, counter};
 use segl_pool::Completion;
 use segl_wire::{Code, Error, Signed};
 
-use crate::policy::{Tenant, TenantId};
+use crate::{
+    histogram::TimeHistogram,
+    policy::{Tenant, TenantId},
+};
 
 /// Requests by tenant, operation and outcome.
 pub(crate) const REQUESTS: &str = "segl_requests_total";
-/// Time of a signature from its frame to its answer.
-pub(crate) const TOTAL_SECONDS: &str = "segl_request_seconds";
-/// Of that, waiting for a session.
-pub(crate) const QUEUE_SECONDS: &str = "segl_queue_seconds";
-/// Of that, inside the token.
-pub(crate) const TOKEN_SECONDS: &str = "segl_token_seconds";
-/// Of that, waiting for the journal after the token was done.
-pub(crate) const RECORD_SECONDS: &str = "segl_record_seconds";
 /// Connections closed by us, by reason.
 pub(crate) const CLOSED: &str = "segl_connections_closed_total";
 /// Connections that broke the protocol or were turned away, by code.
@@ -30,30 +25,45 @@ pub(crate) const ACCEPT_FAILURES: &str = "segl_accept_failures_total";
 /// What a reactor counts. Lives on its thread.
 pub(crate) struct ReactorMeters {
     outcomes: RefCell<HashMap<(TenantId, &'static str, &'static str), Counter>>,
-    total: Histogram,
-    queue: Histogram,
-    token: Histogram,
-    record: Histogram,
+    times: Arc<Times>,
     accept_failures: Counter,
 }
 
-impl Default for ReactorMeters {
+/// Where requests' time goes, over all reactors.
+#[derive(Debug)]
+pub(crate) struct Times {
+    total: TimeHistogram,
+    queue: TimeHistogram,
+    token: TimeHistogram,
+    record: TimeHistogram,
+}
+
+impl Default for Times {
     fn default() -> Self {
-        ReactorMeters {
-            outcomes: RefCell::default(),
-            total: histogram!(TOTAL_SECONDS),
-            queue: histogram!(QUEUE_SECONDS),
-            token: histogram!(TOKEN_SECONDS),
-            record: histogram!(RECORD_SECONDS),
-            accept_failures: counter!(ACCEPT_FAILURES),
+        Times {
+            total: TimeHistogram::new("segl_request_seconds", "From a request's frame to its answer"),
+            queue: TimeHistogram::new("segl_queue_seconds", "Waiting for a session"),
+            token: TimeHistogram::new("segl_token_seconds", "Inside the token"),
+            record: TimeHistogram::new("segl_record_seconds", "Answers held for the journal after the token was done"),
         }
     }
 }
 
+impl Times {
+    /// Appends all of them in Prometheus' text format.
+    pub(crate) fn render(&self, out: &mut String) {
+        [&self.total, &self.queue, &self.token, &self.record].into_iter().for_each(|times| times.render(out));
+    }
+}
+
 impl ReactorMeters {
+    pub(crate) fn new(times: Arc<Times>) -> Self {
+        ReactorMeters { outcomes: RefCell::default(), times, accept_failures: counter!(ACCEPT_FAILURES) }
+    }
+
     /// A signature's answer, good or bad.
     pub(crate) fn done(&self, tenant: &Tenant, answer: &Result<Signed<'_>, Error<'_>>, took_ns: u64) {
-        self.total.record(took_ns as f64 / 1e9);
+        self.times.total.record_ns(took_ns);
         self.count(Some(tenant), "sign", answer.as_ref().map_or_else(|error| error.code.name(), |_| "ok"));
     }
 
@@ -83,15 +93,15 @@ impl ReactorMeters {
 
     /// Where a job's time went.
     pub(crate) fn pool_times(&self, completion: &Completion) {
-        self.queue.record(f64::from(completion.queue_us) / 1e6);
+        self.times.queue.record_ns(u64::from(completion.queue_us) * 1000);
         if completion.attempts > 0 {
-            self.token.record(f64::from(completion.token_us) / 1e6);
+            self.times.token.record_ns(u64::from(completion.token_us) * 1000);
         }
     }
 
     /// How long an answer waited for the journal.
     pub(crate) fn record_waited(&self, ns: u64) {
-        self.record.record(ns as f64 / 1e9);
+        self.times.record.record_ns(ns);
     }
 
     pub(crate) fn closed(&self, reason: &'static str) {

@@ -15,6 +15,7 @@ use segl_wire::{Hello, Limits as WireLimits};
 use crate::{
     config::Limits,
     keybook::KeyBook,
+    meters::Times,
     policy::{Policy, TenantId},
     signing::Desk,
     tls::TlsSnapshot,
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) hello: Hello<'static>,
     /// Who is here
     pub(crate) census: Census,
+    /// Where requests' time goes
+    pub(crate) times: Arc<Times>,
     /// Each reactor's heartbeat
     pub(crate) progress: Vec<Heartbeat>,
 }

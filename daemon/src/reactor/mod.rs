@@ -123,6 +123,7 @@ pub(crate) struct Reactor {
 impl Reactor {
     fn new(shared: Arc<Shared>, index: u16, inbox: Arc<ReactorInbox>) -> Rc<Reactor> {
         let snapshot = RefCell::new(Cache::new(shared.snapshot.clone()));
+        let meters = ReactorMeters::new(shared.times.clone());
         Rc::new(Reactor {
             shared,
             index,
@@ -132,7 +133,7 @@ impl Reactor {
             requests: RefCell::default(),
             orders: RefCell::default(),
             held: RefCell::default(),
-            meters: ReactorMeters::default(),
+            meters,
             draining: Cell::new(false),
             changed: Notify::new(),
         })

@@ -1,6 +1,6 @@
 //! The separate address for those who watch: `/metrics`, `/healthz`, `/readyz`. In clear, on the loopback by default.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -16,9 +16,6 @@ use tokio::net::TcpListener;
 
 use super::{RunError, gauges, service::Health, system};
 use crate::{config, state::Shared};
-
-/// The recorder keeps every sample until this is done, so it is done also when nobody looks.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 struct Watcher {
@@ -37,13 +34,6 @@ pub(super) async fn start(
     let address = settings.address;
     let listener = TcpListener::bind(address).await.map_err(system(format!("admin.address {address}")))?;
     tracing::info!(%address, "metrics, health and readiness");
-    let upkeep = prometheus.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP).await;
-            upkeep.run_upkeep();
-        }
-    });
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -59,8 +49,9 @@ pub(super) async fn start(
 
 async fn metrics(State(watcher): State<Watcher>) -> impl IntoResponse {
     gauges::refresh(&watcher.shared);
-    watcher.prometheus.run_upkeep();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], watcher.prometheus.render())
+    let mut text = watcher.prometheus.render();
+    watcher.shared.times.render(&mut text);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
 /// Whether our own threads progress; says nothing of tokens.

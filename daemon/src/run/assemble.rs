@@ -63,6 +63,7 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
         hello: hello(config),
         limits: config.limits.clone(),
         census: Census::default(),
+        times: Arc::default(),
         progress: (0..reactors).map(|_| Heartbeat::default()).collect(),
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
     });

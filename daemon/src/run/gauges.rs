@@ -1,24 +1,15 @@
-//! The Prometheus recorder, and the gauges that are read off when somebody looks.
+//! The Prometheus recorder for counters and gauges, and the gauges that are read off when somebody looks.
 
-use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics::{describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use segl_pool::Class;
 use segl_wire::KeyState;
 
 use crate::{clock, keeper, meters, state::Shared};
 
-/// Bucket bounds in seconds: from an embedded key's 20 us to a stuck network HSM's 10 s.
-const BUCKETS_S: [f64; 19] = [
-    20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
-    30.0,
-];
-
 /// Installs the recorder for the whole process.
 pub(super) fn install() -> PrometheusHandle {
-    let builder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS_S)
-        .expect("the buckets are not empty");
-    let recorder = builder.build_recorder();
+    let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     if metrics::set_global_recorder(recorder).is_err() {
         tracing::error!("another metrics recorder is installed: /metrics will be empty");
@@ -29,10 +20,6 @@ pub(super) fn install() -> PrometheusHandle {
 
 fn describe() {
     describe_counter!(meters::REQUESTS, "Requests answered, by tenant, operation and outcome");
-    describe_histogram!(meters::TOTAL_SECONDS, "From a request's frame to its answer");
-    describe_histogram!(meters::QUEUE_SECONDS, "Waiting for a session");
-    describe_histogram!(meters::TOKEN_SECONDS, "Inside the token");
-    describe_histogram!(meters::RECORD_SECONDS, "Answers held for the journal after the token was done");
     describe_counter!(meters::CLOSED, "Connections closed by segld, by reason");
     describe_counter!(meters::PROTOCOL_ERRORS, "Connections that broke the protocol or were turned away, by code");
     describe_counter!(meters::TLS_FAILURES, "Failed handshakes and broken TLS sessions, by kind");
