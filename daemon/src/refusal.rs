@@ -20,6 +20,9 @@ pub(crate) fn denied(denied: &Denied) -> Error<'static> {
     Error::of(code, denied.to_string())
 }
 
+/// How often the journal looks whether there is room again.
+const ROOM_LOOKED_FOR_MS: u32 = 1_000;
+
 /// What can not be recorded is not signed.
 pub(crate) fn unrecorded(refusal: &Refusal) -> Error<'static> {
     let code = match refusal {
@@ -28,7 +31,11 @@ pub(crate) fn unrecorded(refusal: &Refusal) -> Error<'static> {
         Refusal::Closed => Code::Draining,
         Refusal::Full | Refusal::Failed | Refusal::Backlog => Code::AuditUnavailable,
     };
-    Error::of(code, refusal.to_string())
+    let error = Error::of(code, refusal.to_string());
+    match refusal {
+        Refusal::Full | Refusal::Backlog => error.retry_after(ROOM_LOOKED_FOR_MS),
+        _ => error,
+    }
 }
 
 /// The intent of a signature that may have been made is not on disk in time: nobody gets to see the signature.
