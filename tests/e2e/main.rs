@@ -5,6 +5,7 @@
 mod bad_input;
 mod first_light;
 mod hazards;
+mod journal;
 mod lifecycle;
 mod load;
 mod python;

@@ -1,0 +1,112 @@
+//! What cannot be recorded is not signed: a full disk, and two daemons with one journal.
+
+use std::{collections::HashSet, io::Write, path::PathBuf, process::Command};
+
+use segl_tests::{
+    conversation::sign_request,
+    process::Service,
+    site::{P256, Token},
+};
+use segl_wire::{Code, Fault, Retry, SignedState};
+
+use crate::{
+    load::{public_key, run, verify},
+    room::{DIGEST, Room, SOON, connect, journal_in, sound, until},
+};
+
+/// A small file system of its own. Dropped, it is unmounted.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    /// None without the right to mount.
+    fn mount(size: &str) -> Option<Tmpfs> {
+        let at = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"]).arg(at.path());
+        let output = mount.output().unwrap();
+        if !output.status.success() {
+            eprintln!("SKIPPED: a tmpfs can not be mounted: {}", String::from_utf8_lossy(&output.stderr));
+            return None;
+        }
+        Some(Tmpfs(at))
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.0.path().join("journal")
+    }
+
+    /// A file that takes what room is left.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.path().join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        match Command::new("umount").arg(self.0.path()).output() {
+            Ok(output) if output.status.success() => {}
+            other => eprintln!("{} stays mounted: {other:?}", self.0.path().display()),
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_signed_and_service_resumes_by_itself_when_there_is_room() {
+    let Some(disk) = Tmpfs::mount("8m") else { return };
+    let mut room = Room::open(Token::Embedded, |site| {
+        let audit = format!("directory = {:?}\nsegment_size = \"1MiB\"", disk.journal());
+        site.segld_toml = site.segld_toml.replace("directory = \"journal\"\nsegment_size = \"4MiB\"", &audit);
+    });
+    let filler = disk.fill();
+    let key = public_key(&room.site);
+    let (progress, _rounds) = std::sync::mpsc::channel();
+
+    let account = run(connect(&room.site, 0), "filling", 10_000, &progress);
+    assert_eq!(account.lost(), [0; 0]);
+    assert!(!account.refused.is_empty(), "the disk is not full after {} signatures", account.signed.len());
+    assert!(account.refused.values().all(|code| *code == Code::AuditUnavailable), "{:?}", account.refused);
+    let mut conversation = connect(&room.site, 0);
+    let request = sign_request(P256, "ecdsa-p256-sha256", &DIGEST);
+    let error = conversation.sign(&request).unwrap().unwrap_err();
+    assert_eq!((error.code, error.fault, error.signed), (Code::AuditUnavailable, Fault::Server, SignedState::No));
+    assert_eq!(error.retry, Retry::Elsewhere);
+    assert!(error.retry_after_ms.is_some_and(|ms| ms > 0), "{error:?}");
+    let readiness = room.admin.get("/readyz").unwrap();
+    assert_eq!((readiness.status, &readiness.json["journal"]), (503, &"full".into()), "{}", readiness.text);
+    assert_eq!(room.admin.get("/healthz").unwrap().status, 200, "a full disk is no reason to restart");
+    assert_eq!(room.metric("segl_journal_open", &[]), 0.0);
+
+    std::fs::remove_file(filler).unwrap();
+    until("there is room again", || room.admin.get("/readyz").unwrap().status == 200);
+    sound(&mut conversation);
+    let resumed = run(connect(&room.site, 1), "resumed", 500, &progress);
+    assert_eq!((resumed.signed.len(), resumed.refused.len()), (500, 0));
+    assert!(room.segld.terminate(SOON).unwrap().success());
+
+    // Whatever a client holds is in the journal, and what was refused is not.
+    let entries = journal_in(&disk.journal());
+    let recorded: HashSet<_> = entries.iter().filter_map(|entry| entry["reference"].as_str()).collect();
+    for (reference, signature) in account.signed.values().chain(resumed.signed.values()) {
+        verify(&key, reference, signature);
+        assert!(recorded.contains(&**reference), "{reference} was signed and is not in the journal");
+    }
+    let ours = recorded.iter().filter(|reference| reference.starts_with("filling-")).count();
+    assert_eq!(ours, account.signed.len(), "a request was refused and is in the journal");
+    assert!(entries.iter().any(|entry| entry["kind"] == "gap"), "the journal says that requests were refused");
+}
+
+#[test]
+fn a_second_segld_on_the_same_journal_refuses_to_start_and_the_first_goes_on() {
+    let room = Room::open(Token::Embedded, |_| {});
+    let mut conversation = connect(&room.site, 0);
+    let mut second = Service::start(room.site.segld_command(), &room.site.dir, "second").unwrap();
+    assert_eq!(second.wait(SOON).unwrap().code(), Some(1));
+    let said = second.log();
+    let journal = room.site.journal().canonicalize().unwrap();
+    assert!(said.contains("segld can not go on") && said.contains(journal.to_str().unwrap()), "{said}");
+    assert!(said.contains("another process keeps its journal here"), "{said}");
+    sound(&mut conversation);
+}
