@@ -9,7 +9,7 @@ use segl_tests::{
     pki::Authority,
     site::{P256, RSA, Site, Token},
 };
-use segl_wire::{Code, GoAwayReason, Keys, Kind, Limits, ListKeys, Message};
+use segl_wire::{Code, GoAwayReason, Keys, Kind, Limits, ListKeys, Message, SignedState};
 use time::{Duration as Span, OffsetDateTime};
 
 use crate::room::{DIGEST, Room, connect, sent_away, site, sound, try_connect};
@@ -119,6 +119,22 @@ fn a_key_made_and_added_while_segld_runs_signs_at_once() {
     let keys = Keys::decode(&frame.body, &Limits::from(before.hello())).unwrap();
     let spki = &keys.keys.iter().find(|key| key.name == "fresh").unwrap().spki_der;
     openssl::verify("ecdsa-p256-sha256", spki, b"a document", &signature).unwrap();
+}
+
+#[test]
+fn a_key_that_was_not_on_its_token_is_found_by_the_first_reload_after_it_was_put_there() {
+    let mut room = Room::open(Token::SoftHsm, |site| add_key(site, "late", "uri = \"pkcs11:object=late\""));
+    let mut conversation = connect(&room.site, 0);
+    let late = sign_request("late", "ecdsa-p256-sha256", &DIGEST);
+    let error = conversation.sign(&late).unwrap().unwrap_err();
+    assert_eq!((error.code, error.signed), (Code::KeyRefused, SignedState::No), "{error}");
+    sound(&mut conversation);
+    room.reload_taken();
+    assert_eq!(conversation.sign(&late).unwrap().unwrap_err().code, Code::KeyRefused);
+
+    room.site.softhsm().unwrap().generate("EC:prime256v1", "late").unwrap();
+    room.reload_taken();
+    conversation.sign(&late).unwrap().unwrap();
 }
 
 fn a_key_that_is_nowhere_refuses_the_whole_reload(token: Token, locator: &str, why: &str) {

@@ -11,6 +11,7 @@ use std::{
 
 use metrics::gauge;
 use segl_audit::Record;
+use segl_pool::TokenState;
 
 use super::tokens::Tokens;
 use crate::{
@@ -86,6 +87,7 @@ impl Inner {
         if !changed.is_empty() {
             return Err(format!("[{}] can not change without a restart", changed.join("], [")));
         }
+        self.wake_tokens();
         let old = self.shared.snapshot.load_full();
         let tls = TlsSnapshot::new(&config.tls, Some(&old.tls)).map_err(|error| error.to_string())?;
         let policy = Policy::new(&config, &mut self.registry);
@@ -105,29 +107,44 @@ impl Inner {
         Ok(summary)
     }
 
-    /// Has the tokens that sign look up the keys that are new. One that is away will say later what it holds.
+    /// Tokens that wait for the operator are tried again: this may be the operator, with a PIN that is right.
+    fn wake_tokens(&self) {
+        let pool = self.shared.desk.pool_snapshot();
+        let waiting = (0u16..).zip(&pool.tokens).filter(|(_, token)| token.state == TokenState::NeedsOperator);
+        waiting.for_each(|(token, _)| self.shared.desk.refresh(token));
+    }
+
+    /// Has the tokens that sign look up the keys that are new, and those that one of them did not find before: it may
+    /// have been put there since. One that is away will say later what it holds.
     fn look_up(&self, old: &Snapshot, keys: &[Arc<KeyEntry>]) -> Result<(), String> {
-        let new: Vec<_> = keys.iter().filter(|key| is_new(old, key)).collect();
-        if new.is_empty() {
+        let tokens = 0..self.tokens.names().len() as u16;
+        let missed = |key: &KeyEntry| {
+            let mut reports = tokens.clone().filter_map(|token| self.keeper.last_report(token, key.id));
+            reports.any(|report| report.result.is_err())
+        };
+        let (new, again): (Vec<_>, Vec<_>) =
+            keys.iter().filter(|key| is_new(old, key) || missed(key)).partition(|key| is_new(old, key));
+        if new.is_empty() && again.is_empty() {
             return Ok(());
         }
         self.tokens.add_keys(keys);
+        let wanted_on =
+            |token: &str| new.iter().chain(&again).any(|key| key.tokens.iter().any(|name| **name == *token));
         let pool = self.shared.desk.pool_snapshot();
         let asked: Vec<_> = (0u16..)
             .zip(&pool.tokens)
-            .filter(|(_, token)| token.state == segl_pool::TokenState::Ready)
-            .filter(|(_, token)| new.iter().any(|key| key.tokens.iter().any(|name| **name == *token.name)))
+            .filter(|(_, token)| token.state == TokenState::Ready && wanted_on(&token.name))
             .map(|(token, _)| (token, self.keeper.reports_of(token)))
             .collect();
         asked.iter().for_each(|(token, _)| self.shared.desk.refresh(*token));
-        if !self.keeper.wait_for_reports(&asked, LOOK_UP) {
+        // A key that was missing before must not stand in the way of a new CRL.
+        if !self.keeper.wait_for_reports(&asked, LOOK_UP) && !new.is_empty() {
             return Err("the tokens did not look up the new keys in time".into());
         }
         Ok(())
     }
 
     /// Every key against what the tokens have said of it: certificate, algorithms, and one purpose a public key.
-    /// A key that was missing on a token before must not stand in the way of a new CRL.
     fn compare(&self, old: &Snapshot, keys: &[Arc<KeyEntry>]) -> Result<(), String> {
         let names = self.tokens.names();
         let mut wrong = Vec::new();
@@ -135,17 +152,26 @@ impl Inner {
         for key in keys {
             for token in 0..names.len() as u16 {
                 let Some(report) = self.keeper.last_report(token, key.id) else { continue };
-                if report.result.is_err() && !is_new(old, key) {
-                    continue;
-                }
+                // What was wrong before must not stand in the way of a new CRL.
+                let before = old.policy.keys().iter().find(|before| before.id == key.id);
                 match acceptable(key, &report) {
                     Ok(info) => held.push((key, info.spki_der.clone())),
+                    Err(why) if before.is_some_and(|before| acceptable(before, &report).is_err()) => {
+                        tracing::warn!(key = &*key.name, why, "still not fit");
+                    }
                     Err(why) => wrong.push(format!("key {} on token {}: {why}", key.name, names[usize::from(token)])),
                 }
             }
         }
         let purposes: Vec<_> = held.iter().map(|(key, spki)| (&*key.name, key.purpose, spki.as_slice())).collect();
-        wrong.extend(purpose_conflicts(&purposes).iter().map(ToString::to_string));
+        for conflict in purpose_conflicts(&purposes) {
+            let stood_before = |name: &str| old.policy.keys().iter().any(|key| *key.name == *name);
+            if stood_before(&conflict.first) && stood_before(&conflict.second) {
+                tracing::warn!(%conflict, "still in conflict");
+            } else {
+                wrong.push(conflict.to_string());
+            }
+        }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
 }

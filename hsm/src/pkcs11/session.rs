@@ -28,13 +28,11 @@ pub(super) struct Pkcs11Session {
     /// This session's own copy of the handles, so that signing takes no lock, and the version it was made of.
     keys: BTreeMap<KeyId, (Arc<str>, Arc<FoundKey>)>,
     version: u64,
-    /// The first login finds what others have looked up; a later one is a refresh and tries failures again.
-    refresh: bool,
 }
 
 impl Pkcs11Session {
     pub(super) fn new(shared: Arc<Shared>, generation: Arc<Generation>, session: OpenSession) -> Pkcs11Session {
-        Pkcs11Session { shared, generation, session, keys: BTreeMap::new(), version: 0, refresh: false }
+        Pkcs11Session { shared, generation, session, keys: BTreeMap::new(), version: 0 }
     }
 
     fn check_alive(&self) -> Result<()> {
@@ -56,9 +54,9 @@ impl Pkcs11Session {
             self.copy_keys();
             self.version = version;
         }
-        self.keys.get(&id).ok_or_else(|| {
-            // Why it is not there was said at login.
-            Error::of(Kind::KeyMissing, "key", "not found, or not looked up, on this token")
+        self.keys.get(&id).ok_or_else(|| match self.generation.keys().get(&id) {
+            Some((_, Err(error))) => error.clone(),
+            _ => Error::of(Kind::KeyMissing, "key", "not looked up on this token"),
         })
     }
 
@@ -137,16 +135,16 @@ impl Pkcs11Session {
         }
     }
 
-    /// Looks up what this generation has not looked up yet, and on a refresh what it did not find.
+    /// Looks up what this generation has not looked up yet, or did not find: it may have been put there since.
     fn look_up_keys(&mut self) -> Result<Vec<KeyReport>> {
         let specs = self.shared.specs();
         let known = self.generation.keys();
         let mut table = KeyTable::new();
         for (id, locator) in specs {
-            let before = known.get(&id).filter(|(by, result)| *by == locator && (result.is_ok() || !self.refresh));
+            let before = known.get(&id).filter(|(by, result)| *by == locator && result.is_ok());
             let result = match before {
                 Some((_, result)) => result.clone(),
-                None => match keys::look_up(&self.session, &self.generation, &locator) {
+                None => match self.look_up(id, &locator) {
                     Err(error) if error.verdict().rung != Rung::None => return Err(error),
                     result => result,
                 },
@@ -160,8 +158,13 @@ impl Pkcs11Session {
         let reports = reports.collect();
         self.generation.set_keys(table);
         self.shared.outdate();
-        self.refresh = true;
         Ok(reports)
+    }
+
+    fn look_up(&self, id: KeyId, locator: &str) -> Result<Arc<FoundKey>> {
+        let key = keys::look_up(&self.session, &self.generation, locator)?;
+        self.shared.check_unchanged(id, locator, &key)?;
+        Ok(key)
     }
 
     fn sign_once(&mut self, id: KeyId, algorithm: Algorithm, input: &Input, out: &mut Signature) -> Result<()> {
