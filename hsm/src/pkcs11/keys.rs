@@ -175,7 +175,7 @@ fn missing(locator: &str, why: impl std::fmt::Display) -> Error {
     Error::of(Kind::KeyMissing, "key", format!("{locator}: {why}"))
 }
 
-fn unusable(locator: &str, why: impl std::fmt::Display) -> Error {
+pub(super) fn unusable(locator: &str, why: impl std::fmt::Display) -> Error {
     Error::of(Kind::KeyUnusable, "key", format!("{locator}: {why}"))
 }
 

@@ -10,7 +10,12 @@ use std::{
 };
 
 use super::{
-    Module, PinSource, Uri, generation::Generation, guard::PinGuard, module::OpenSession, session::Pkcs11Session,
+    Module, PinSource, Uri,
+    generation::Generation,
+    guard::PinGuard,
+    keys::{self, FoundKey},
+    module::OpenSession,
+    session::Pkcs11Session,
 };
 use crate::{Error, Fault, KeyId, KeySpec, Kind, ModuleId, Result, Rung, Session, Token, Verdict};
 
@@ -29,6 +34,8 @@ pub(super) struct Shared {
     pub(super) pin: PinSource,
     state_directory: PathBuf,
     specs: Mutex<BTreeMap<KeyId, Arc<str>>>,
+    /// The public key each id has shown first, over all generations.
+    shown: Mutex<BTreeMap<KeyId, Vec<u8>>>,
     /// Goes up whenever a session's copy of the key handles may be out of date.
     version: AtomicU64,
     current: Mutex<Option<Arc<Generation>>>,
@@ -68,6 +75,7 @@ impl Pkcs11Token {
             pin,
             state_directory: state_directory.into(),
             specs: Mutex::default(),
+            shown: Mutex::default(),
             version: AtomicU64::new(1),
             current: Mutex::default(),
             opening: Mutex::default(),
@@ -158,6 +166,15 @@ impl Shared {
 
     pub(super) fn specs(&self) -> BTreeMap<KeyId, Arc<str>> {
         lock(&self.specs).clone()
+    }
+
+    /// An id names one key while the process lives: what comes under its locator with another public key is another
+    /// key (a token restored from the wrong backup, say), and nothing is signed with it.
+    pub(super) fn check_unchanged(&self, id: KeyId, locator: &str, key: &FoundKey) -> Result<()> {
+        match lock(&self.shown).entry(id).or_insert_with(|| key.info.spki_der.clone()) {
+            before if *before == key.info.spki_der => Ok(()),
+            _ => Err(keys::unusable(locator, "another public key than before under this locator")),
+        }
     }
 
     pub(super) fn version(&self) -> u64 {

@@ -264,6 +264,43 @@ fn a_key_deleted_on_the_token_costs_a_generation_and_is_missing_in_the_next() {
 }
 
 #[test]
+fn another_key_under_the_same_locator_is_never_signed_with() {
+    softhsm("softhsm::another_key_under_the_same_locator_is_never_signed_with", |directory| {
+        make_token("segl");
+        let module = module_path();
+        make_key(&module, "segl", "EC:secp256r1", "one", "01");
+        make_key(&module, "segl", "EC:secp256r1", "stays", "02");
+        let token = token(directory, "pkcs11:token=segl", PIN);
+        token.add_keys(&[spec(KeyId(1), "pkcs11:object=one"), spec(KeyId(2), "pkcs11:object=stays")]);
+        let mut signature = Signature::new();
+        let mut sign = |session: &mut Box<dyn segl_hsm::Session>, id| {
+            session.sign(KeyId(id), Algorithm::EcdsaP256Sha256, &Input::message(b"text"), &mut signature)
+        };
+        let mut old = contract::session(&token);
+        sign(&mut old, 1).unwrap();
+        for object in ["privkey", "pubkey"] {
+            run(tool(&module, "segl").args(["--delete-object", "--type", object, "--id", "01"]));
+        }
+        make_key(&module, "segl", "EC:secp256r1", "one", "01");
+        assert_eq!(sign(&mut old, 1).unwrap_err().verdict().rung, Rung::Token, "the old handle is void");
+        old.close().unwrap();
+
+        let mut new = token.open().unwrap();
+        for _refresh in 0..2 {
+            let reports = new.login().unwrap();
+            let error = reports[0].result.as_ref().unwrap_err();
+            assert_eq!(error.kind(), Kind::KeyUnusable);
+            assert!(error.to_string().contains("another public key than before"), "{error}");
+            assert!(reports[1].result.is_ok());
+        }
+        let error = sign(&mut new, 1).unwrap_err();
+        assert_eq!((error.kind(), error.verdict().rung), (Kind::KeyUnusable, Rung::None), "{error}");
+        sign(&mut new, 2).unwrap();
+        new.close().unwrap();
+    });
+}
+
+#[test]
 fn a_token_uri_must_select_a_token_and_nothing_else() {
     softhsm("softhsm::a_token_uri_must_select_a_token_and_nothing_else", |directory| {
         let module = Module::load(module_path(), ModuleId(1)).unwrap();
