@@ -11,5 +11,6 @@ mod load;
 mod python;
 mod reload;
 mod room;
+mod service;
 mod systemd;
 mod workspace;
