@@ -178,6 +178,8 @@ fn outcome_fields<'s>(r: &'s Outcome<'_>, mut visit: impl FnMut(u8, &'static str
     }
     visit(6, "queue_us", Value::Number(r.queue_us.into()));
     visit(7, "token_us", Value::Number(r.token_us.into()));
+    visit(8, "attempts", Value::Number(r.attempts.into()));
+    visit(9, "attempts_unknown", Value::Number(r.attempts_unknown.into()));
 }
 
 /// Appends what comes first in a body: the array's head, the number and the time.
@@ -350,7 +352,7 @@ impl<'b> Fields<'b> {
             key_spki_sha256: self.hash(7)?,
             algorithm: self.text(8)?,
             digest: Cow::Owned(self.bytes(9)?.to_vec()),
-            message_len: if self.0[10].is_some() { Some(self.number(10)?) } else { None },
+            message_len: self.number_if_any(10)?,
             capacity: self.text_if_any(11)?.map(|text| match text == CITIZEN {
                 true => Capacity::Citizen,
                 false => Capacity::Company(text),
@@ -378,6 +380,9 @@ impl<'b> Fields<'b> {
             intent: self.number(1)?,
             result,
             token: self.text_if_any(5)?,
+            // The first journals did not count them.
+            attempts: self.number_if_any(8)?.unwrap_or(0),
+            attempts_unknown: self.number_if_any(9)?.unwrap_or(0),
             queue_us: self.number(6)?,
             token_us: self.number(7)?,
         })
@@ -407,9 +412,14 @@ impl<'b> Fields<'b> {
     }
 
     fn number<N: TryFrom<u64>>(&self, number: u8) -> Result<N, DecodeError> {
+        self.number_if_any(number)?.ok_or(DecodeError::Field(number))
+    }
+
+    fn number_if_any<N: TryFrom<u64>>(&self, number: u8) -> Result<Option<N>, DecodeError> {
         match self.0[usize::from(number)] {
-            Some(Value::Number(value)) => N::try_from(value).map_err(|_| DecodeError::Field(number)),
-            _ => Err(DecodeError::Field(number)),
+            None => Ok(None),
+            Some(Value::Number(value)) => N::try_from(value).map(Some).map_err(|_| DecodeError::Field(number)),
+            Some(_) => Err(DecodeError::Field(number)),
         }
     }
 
@@ -418,5 +428,32 @@ impl<'b> Fields<'b> {
             Some(Value::Flag(flag)) => Ok(flag),
             _ => Err(DecodeError::Field(number)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_written_before_attempts_were_counted_is_read_with_none() {
+        let outcome = Outcome {
+            intent: 1,
+            result: OutcomeResult::NotSigned { code: "expired".into() },
+            token: None,
+            attempts: 0,
+            attempts_unknown: 0,
+            queue_us: 3,
+            token_us: 4,
+        };
+        let mut body = Vec::new();
+        put_prefix(2, 5, &mut body);
+        put_rest(&Record::Outcome(outcome.clone()), &mut body).expect("it holds no digest");
+        // Two fields fewer: the map's head, and twice a key and a zero at the end.
+        let map = body.iter().rposition(|&byte| byte == 0xa7).expect("a map of seven");
+        body[map] = 0xa5;
+        body.truncate(body.len() - 4);
+        let entry = decode(&body).expect("it is a whole record");
+        assert_eq!(entry.record, Record::Outcome(outcome));
     }
 }

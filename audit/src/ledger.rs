@@ -424,7 +424,15 @@ mod tests {
                             signature_sha256: Some([0; 32]),
                         };
                         let token = Some(text.as_str().into());
-                        let outcome = Outcome { intent: 1, result, token, queue_us: u32::MAX, token_us: u32::MAX };
+                        let outcome = Outcome {
+                            intent: 1,
+                            result,
+                            token,
+                            attempts: u8::MAX,
+                            attempts_unknown: u8::MAX,
+                            queue_us: u32::MAX,
+                            token_us: u32::MAX,
+                        };
                         prop_assert!(append(&mut ledger, &Record::Outcome(outcome)).is_ok());
                         open -= 1;
                     }

@@ -51,6 +51,8 @@ pub(crate) fn open(config: Config) -> Result<(Arc<Shared>, Running, Recovery), O
             intent,
             result: OutcomeResult::Unknown { code: "interrupted".into() },
             token: None,
+            attempts: 0,
+            attempts_unknown: 0,
             queue_us: 0,
             token_us: 0,
         })

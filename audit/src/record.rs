@@ -116,6 +116,10 @@ pub struct Outcome<'a> {
     pub result: OutcomeResult<'a>,
     /// Name of the token that was asked
     pub token: Option<Cow<'a, str>>,
+    /// Calls to a token that were begun for it; 0 also when nobody can tell any more
+    pub attempts: u8,
+    /// Of these, the calls whose fate is unknown: each may have left a signature that nobody saw
+    pub attempts_unknown: u8,
     /// Wait before a session took it, in microseconds
     pub queue_us: u32,
     /// Time inside the token, in microseconds

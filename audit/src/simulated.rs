@@ -130,6 +130,8 @@ fn long_outcome(intent: u64) -> Record<'static> {
         intent,
         result: OutcomeResult::Discarded { reason: "r".repeat(300).into(), signature_sha256: Some([3; 32]) },
         token: Some("t".repeat(300).into()),
+        attempts: u8::MAX,
+        attempts_unknown: u8::MAX,
         queue_us: u32::MAX,
         token_us: u32::MAX,
     })

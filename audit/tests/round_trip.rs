@@ -55,7 +55,17 @@ fn every_kind_of_record_comes_back_as_it_was_with_and_without_its_options() {
         digest: vec![0xab; 64].into(),
         ..full.clone()
     };
-    let end = |result| Record::Outcome(Outcome { intent: 1, result, token: None, queue_us: u32::MAX, token_us: 0 });
+    let end = |result| {
+        Record::Outcome(Outcome {
+            intent: 1,
+            result,
+            token: None,
+            attempts: u8::MAX,
+            attempts_unknown: 0,
+            queue_us: u32::MAX,
+            token_us: 0,
+        })
+    };
     let connection = |event, reason: Option<&'static str>| {
         Record::Connection(Connection {
             client: reason.map(Into::into),

@@ -40,7 +40,7 @@ fn a_record_is_one_line_that_says_everything() {
         lines[3],
         format!(
             "4 2026-11-21T20:10:45.123456789Z outcome intent=1 result=released signature_sha256={} token=site-a \
-             queue_us=12 token_us=55",
+             queue_us=12 token_us=55 attempts=2 attempts_unknown=1",
             "05".repeat(32)
         )
     );
@@ -67,6 +67,8 @@ fn json_has_a_line_a_record_with_the_same_fields() {
     assert_eq!(intent["digest"], "09".repeat(32));
     assert_eq!(intent["attempt"], 1);
     assert_eq!(intent.get("message_len"), None);
+    let outcome: serde_json::Value = serde_json::from_str(&lines[2]).unwrap();
+    assert_eq!((&outcome["attempts"], &outcome["attempts_unknown"]), (&2.into(), &1.into()));
 }
 
 #[test]

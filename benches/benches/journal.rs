@@ -31,7 +31,15 @@ fn intent() -> Record<'static> {
 
 fn outcome(intent: u64) -> Record<'static> {
     let result = OutcomeResult::Released { signature_sha256: [5; 32] };
-    Record::Outcome(Outcome { intent, result, token: Some("hsm-a".into()), queue_us: 40, token_us: 900 })
+    Record::Outcome(Outcome {
+        intent,
+        result,
+        token: Some("hsm-a".into()),
+        attempts: 1,
+        attempts_unknown: 0,
+        queue_us: 40,
+        token_us: 900,
+    })
 }
 
 fn journal(criterion: &mut Criterion) {

@@ -181,6 +181,8 @@ impl Desk {
             intent,
             result,
             token: token.map(Cow::Borrowed),
+            attempts: completion.attempts,
+            attempts_unknown: completion.attempts_unknown,
             queue_us: completion.queue_us,
             token_us: completion.token_us,
         }));
@@ -189,7 +191,9 @@ impl Desk {
     /// Records that an intent's fate was not learnt before the end.
     pub(crate) fn abandon(&self, intent: u64, code: &str) {
         let result = OutcomeResult::Unknown { code: Cow::Borrowed(code) };
-        self.note(&Record::Outcome(Outcome { intent, result, token: None, queue_us: 0, token_us: 0 }));
+        let outcome =
+            Outcome { intent, result, token: None, attempts: 0, attempts_unknown: 0, queue_us: 0, token_us: 0 };
+        self.note(&Record::Outcome(outcome));
     }
 
     /// Records an event that nobody waits for.

@@ -52,6 +52,8 @@ pub(crate) fn outcome(intent: u64) -> Record<'static> {
         intent,
         result: OutcomeResult::Released { signature_sha256: [5; 32] },
         token: Some("site-a".into()),
+        attempts: 2,
+        attempts_unknown: 1,
         queue_us: 12,
         token_us: 55,
     })
