@@ -1,6 +1,11 @@
 //! Frames to requests: decode, limits, policy, order. Every refusal is an answer to its own request.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    time::Duration,
+};
 
 use segl_hsm::{KeyId, KeyType};
 use segl_wire::{
@@ -20,8 +25,16 @@ use crate::{
     state::Snapshot,
 };
 
-/// Takes one frame.
+/// Takes one frame. A panic, which would be a bug of ours, costs the request and neither connection nor process.
 pub(crate) fn dispatch(reactor: &Rc<Reactor>, connection: &Rc<Connection>, header: Header, body: &[u8]) {
+    let taken = catch_unwind(AssertUnwindSafe(|| take(reactor, connection, header, body)));
+    if taken.is_err() {
+        let error = Error::of(Code::Internal, "segld made a mistake with this request; its log says more");
+        refuse(reactor, connection, header.id, "unknown", error);
+    }
+}
+
+fn take(reactor: &Rc<Reactor>, connection: &Rc<Connection>, header: Header, body: &[u8]) {
     let limits = reactor.wire_limits();
     match header.known_kind() {
         Some(Kind::Ping) => match Ping::decode(body, limits) {
@@ -42,12 +55,12 @@ fn request(reactor: &Rc<Reactor>, connection: &Rc<Connection>, kind: Option<Kind
         // Above GoAway's last id: not looked at, as it said.
         return;
     }
+    let snapshot = reactor.snapshot();
+    // Whom the policy no longer knows is told so by GoAway, and this request's id is above its last one.
+    let Some(client) = reactor.client_under(connection, &snapshot) else { return };
     if let Err(code) = connection.takes_id(id) {
         return connection.break_off(reactor, code, "request ids must rise; this one was used before, or is 0");
     }
-    let snapshot = reactor.snapshot();
-    // Whom the policy no longer knows is told so by GoAway and gets no answer to this.
-    let Some(client) = reactor.client_under(connection, &snapshot) else { return };
     let (operation, refused) = match kind {
         Some(Kind::ListKeys) => ("list-keys", list_keys(reactor, connection, &client, id, body)),
         Some(Kind::Sign) => ("sign", sign(reactor, connection, &client, &snapshot, id, body)),
@@ -69,11 +82,15 @@ type Refusable = Result<(), Error<'static>>;
 
 fn list_keys(reactor: &Reactor, connection: &Connection, client: &Client, id: u64, body: &[u8]) -> Refusable {
     ListKeys::decode(body, reactor.wire_limits()).map_err(|error| refusal::malformed(&error))?;
+    // The shortest question with the longest answer: it waits until the ones before have been read.
+    if connection.pending_bytes() > reactor.limits().pending_output_max / 2 {
+        return Err(Error::of(Code::TooManyInFlight, "read the answers that wait before you ask for the keys again"));
+    }
     let mut granted: Vec<_> = client
         .tenant
         .grants()
         .filter_map(|grant| reactor.keys().card(grant.key.id).map(|card| (grant, card)))
-        .map(|(grant, card)| (grant, card.shown(), card.state(|route| reactor.desk().route_usable(route))))
+        .map(|(grant, card)| (grant, card.shown(), card.state(|route| reactor.route_usable(route))))
         .collect();
     granted.sort_by(|(a, ..), (b, ..)| a.key.name.cmp(&b.key.name));
     let keys = granted
@@ -125,14 +142,15 @@ fn sign(
 ) -> Refusable {
     let Sign { meta, key, algorithm, payload, encoding, timings } =
         Sign::decode(body, reactor.wire_limits()).map_err(|error| refusal::malformed(&error))?;
-    let permit = permit(reactor, connection, client, snapshot, &meta, &key, &algorithm)?;
+    let permit = permit(reactor, client, snapshot, &meta, &key, &algorithm)?;
     let (place, deadline_ns) = (place(reactor, permit.key().id)?, deadline_ns(reactor, &meta)?);
     let answers = Answers { encoding, timings };
     let common = Common { reactor, connection, client, id, meta: &meta, answers, permit, place, deadline_ns };
-    common.admit(1)?;
-    common.order(&payload, None, Reply::Single { id }).inspect_err(|_| {
+    let weight = weight(&payload);
+    common.admit(1, weight)?;
+    common.order(&payload, weight, None, Reply::Single { id }).inspect_err(|_| {
         connection.gave_up(1);
-        client.load.gave_back(1);
+        client.load.gave_back(weight);
     })
 }
 
@@ -146,26 +164,35 @@ fn sign_batch(
 ) -> Refusable {
     let SignBatch { meta, key, algorithm, encoding, timings, items } =
         SignBatch::decode(body, reactor.wire_limits()).map_err(|error| refusal::malformed(&error))?;
-    let permit = permit(reactor, connection, client, snapshot, &meta, &key, &algorithm)?;
+    let permit = permit(reactor, client, snapshot, &meta, &key, &algorithm)?;
     let (place, deadline_ns) = (place(reactor, permit.key().id)?, deadline_ns(reactor, &meta)?);
     let answers = Answers { encoding, timings };
     let common = Common { reactor, connection, client, id, meta: &meta, answers, permit, place, deadline_ns };
-    common.admit(u32::try_from(items.len()).unwrap_or(u32::MAX))?;
+    let weights: u32 = items.iter().map(|item| weight(&item.payload)).sum();
+    common.admit(u32::try_from(items.len()).unwrap_or(u32::MAX), weights)?;
     let batch = Rc::new(RefCell::new(Batch::new(id, items.len())));
     for (index, item) in items.iter().enumerate() {
         let reply = Reply::Item { batch: batch.clone(), index };
-        if let Err(error) = common.order(&item.payload, item.reference.as_deref(), reply) {
+        let weight = weight(&item.payload);
+        if let Err(error) = common.order(&item.payload, weight, item.reference.as_deref(), reply) {
             reactor.meters().refused(Some(&client.tenant), "sign-batch", error.code);
-            client.load.gave_back(1);
+            client.load.gave_back(weight);
             reactor.item_done(connection, &batch, index, Err(error));
         }
     }
     Ok(())
 }
 
+/// What a signature counts in its tenant's limit: one, and a message one for each 4 KiB, since it waits in memory.
+fn weight(payload: &Payload<'_>) -> u32 {
+    match payload {
+        Payload::Digest(_) => 1,
+        Payload::Message(message) => u32::try_from(message.len().div_ceil(4096)).unwrap_or(u32::MAX).max(1),
+    }
+}
+
 fn permit(
     reactor: &Reactor,
-    connection: &Connection,
     client: &Client,
     snapshot: &Snapshot,
     meta: &Meta<'_>,
@@ -175,7 +202,7 @@ fn permit(
     let request =
         policy::Request { operation: Operation::Sign, key, algorithm, class: meta.class, now_unix_s: clock::unix_s() };
     snapshot.policy.permit(&client.tenant, &request).map_err(|denied| {
-        reactor.record_denial(connection, client, Operation::Sign, key, &denied);
+        reactor.record_denial(client, Operation::Sign, key, &denied);
         refusal::denied(&denied)
     })
 }
@@ -209,10 +236,10 @@ const TENANT_RETRY_MS: u32 = 50;
 const KEY_RETRY_MS: u32 = 1000;
 
 impl Common<'_> {
-    /// Takes `weight` out of the connection's and the tenant's budget.
-    fn admit(&self, weight: u32) -> Refusable {
+    /// Takes `many` out of the connection's budget and their weight out of the tenant's.
+    fn admit(&self, many: u32, weight: u32) -> Refusable {
         let limits = self.reactor.limits();
-        if !self.connection.has_room_for(weight, limits) {
+        if !self.connection.has_room_for(many, limits) {
             let text = format!("more than {} in flight on this connection", limits.in_flight_per_connection);
             return Err(Error::of(Code::TooManyInFlight, text));
         }
@@ -220,12 +247,12 @@ impl Common<'_> {
             let text = "the tenant has its most in flight over all its connections";
             return Err(Error::of(Code::TenantLimit, text).retry_after(TENANT_RETRY_MS));
         }
-        self.connection.took(weight);
+        self.connection.took(many);
         Ok(())
     }
 
     /// Authorises one signature, records the intent and queues the job.
-    fn order(&self, payload: &Payload<'_>, reference: Option<&str>, reply: Reply) -> Refusable {
+    fn order(&self, payload: &Payload<'_>, weight: u32, reference: Option<&str>, reply: Reply) -> Refusable {
         let order = self.permit.sign(payload).map_err(|denied| refusal::denied(&denied))?;
         let circumstances = Circumstances {
             client: &self.client.name,
@@ -239,6 +266,7 @@ impl Common<'_> {
             connection: self.connection.clone(),
             tenant: self.client.tenant.clone(),
             load: self.client.load.clone(),
+            weight,
             reply,
             answers: self.answers,
             algorithm: self.permit.algorithm(),

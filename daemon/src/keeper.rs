@@ -23,9 +23,10 @@ use crate::{
     certificate::Validity,
     clock,
     config::{Purpose, SelfTest},
-    keybook::{Holding, KeyCard},
+    keybook::{Holding, KeyBook, KeyCard},
     signing::{Address, Orders, Place, SelfTestOrder},
     state::Shared,
+    vital::vital,
 };
 
 /// Between two tests of a key that passes, in seconds: one that can not sign is noticed before many people have.
@@ -48,13 +49,19 @@ pub(crate) const SESSIONS_LOST: &str = "segl_sessions_lost_total";
 pub(crate) const ALARMS: &str = "segl_token_alarms_total";
 
 enum Event {
-    LoggedIn { token: u16, reports: Vec<KeyReport> },
+    /// The reports stand in the key book already
+    LoggedIn {
+        token: u16,
+        reports: Vec<KeyReport>,
+        to_test: Vec<Arc<KeyCard>>,
+    },
     Replaced,
 }
 
 /// Hears the pool's news and passes on to the keeper what it needs.
 pub(crate) struct News {
     events: Sender<Event>,
+    keys: Arc<KeyBook>,
     token_names: Vec<Arc<str>>,
 }
 
@@ -89,10 +96,12 @@ impl Inbox for TestInbox {
 }
 
 impl Observer for News {
+    /// The pool has not told the token to sign yet: what does not fit is withdrawn before this returns.
     fn token_logged_in(&self, token: u16, reports: Vec<KeyReport>) {
+        let to_test = self.keys.reported(token, &reports);
         tracing::info!(token = &*self.token_names[usize::from(token)], keys = reports.len(), "logged in");
         // The keeper ends with the process only.
-        let _ = self.events.send(Event::LoggedIn { token, reports });
+        let _ = self.events.send(Event::LoggedIn { token, reports, to_test });
     }
 
     fn session_lost(&self, token: u16, error: &Error) {
@@ -129,13 +138,14 @@ impl Observer for News {
 
 impl Keeper {
     /// The two ends: the pool is given the news, the keeper starts when everything else stands.
-    pub(crate) fn prepare(token_names: Vec<Arc<str>>) -> (News, KeeperStart) {
+    pub(crate) fn prepare(keys: Arc<KeyBook>, token_names: Vec<Arc<str>>) -> (News, KeeperStart) {
         let (events, received) = mpsc::channel();
-        (News { events: events.clone(), token_names }, KeeperStart { events, received })
+        (News { events: events.clone(), keys, token_names }, KeeperStart { events, received })
     }
 
     /// The key book has other keys now.
     pub(crate) fn keys_replaced(&self) {
+        self.change(|seen| seen.idle = false);
         let _ = self.events.send(Event::Replaced);
     }
 
@@ -189,7 +199,9 @@ impl KeeperStart {
     pub(crate) fn start(self, shared: Arc<Shared>, inbox: u16, tests: Arc<TestInbox>) -> std::io::Result<Arc<Keeper>> {
         let keeper = Arc::new(Keeper { events: self.events, seen: Mutex::default(), changed: Condvar::new() });
         let rounds = Rounds { shared, keeper: keeper.clone(), inbox, tests, next_tag: 0 };
-        thread::Builder::new().name("segl-keeper".into()).spawn(move || rounds.keep(&self.received))?;
+        thread::Builder::new()
+            .name("segl-keeper".into())
+            .spawn(move || vital("the keeper", || rounds.keep(&self.received)))?;
         Ok(keeper)
     }
 }
@@ -237,13 +249,12 @@ impl Rounds {
     /// What is to be tested after this.
     fn take(&self, event: Event) -> Vec<(Arc<KeyCard>, u16)> {
         match event {
-            Event::LoggedIn { token, reports } => {
-                let cards = self.shared.keys.reported(token, &reports);
+            Event::LoggedIn { token, reports, to_test } => {
                 self.keeper.change(|seen| {
                     let entry = seen.reports.entry(token).or_default();
                     *entry = (entry.0 + 1, reports);
                 });
-                cards.into_iter().map(|card| (card, token)).collect()
+                to_test.into_iter().map(|card| (card, token)).collect()
             }
             Event::Replaced => {
                 let reports = self.keeper.seen.lock().unwrap_or_else(PoisonError::into_inner).reports.clone();
@@ -302,12 +313,15 @@ impl Rounds {
             self.shared.desk.abandon(test.intent, "no answer to a self-test");
             self.postponed(&test.card, test.token, "the token did not answer in time");
         }
-        for (card, _) in &due {
-            self.route(card);
+        // Also of what was not tested something may have been withdrawn.
+        for card in self.shared.keys.cards() {
+            let fit = card.fit_tokens();
+            card.set_route((!fit.is_empty()).then(|| self.route_over(fit)));
         }
     }
 
     fn order(&mut self, orders: &mut Orders, card: &KeyCard, token: u16) -> Result<(u64, Test), String> {
+        let card = self.shared.keys.card(card.entry.id).ok_or("the key is gone")?;
         let shown = card.shown().ok_or("no token has shown its public key")?;
         let algorithm = *card.entry.algorithms.first().ok_or("the key has no algorithm")?;
         let place = Place {
@@ -323,10 +337,7 @@ impl Rounds {
             .desk
             .order_self_test(orders, &card.entry, algorithm, place, deadline_ns, address)
             .map_err(|error| error.to_string())?;
-        Ok((
-            self.next_tag,
-            Test { card: self.shared.keys.card(card.entry.id).ok_or("the key is gone")?, token, intent, order },
-        ))
+        Ok((self.next_tag, Test { card, token, intent, order }))
     }
 
     fn completions(&self, end: Instant) -> Option<Vec<Completion>> {
@@ -389,14 +400,6 @@ impl Rounds {
             }
         }
         card.tested(token, outcome);
-    }
-
-    fn route(&self, card: &KeyCard) {
-        // A reload may have put another card in its place meanwhile.
-        let card = self.shared.keys.card(card.entry.id);
-        let Some(card) = card else { return };
-        let fit = card.fit_tokens();
-        card.set_route((!fit.is_empty()).then(|| self.route_over(fit)));
     }
 
     fn route_over(&self, tokens: TokenSet) -> segl_pool::RouteId {

@@ -252,11 +252,19 @@ impl KeyCard {
         self.set_route(None);
     }
 
+    /// A token that does not pass any more is withdrawn at once; the keeper finds the way over those that are left.
     fn set(&self, token: u16, holding: Holding) {
         let mut holdings = self.holdings.lock().unwrap_or_else(PoisonError::into_inner);
-        match holdings.iter_mut().find(|(at, _)| *at == token) {
-            Some((_, old)) => *old = holding,
-            None => holdings.push((token, holding)),
+        let passes = matches!(holding, Holding::Passed(_));
+        let before = match holdings.iter_mut().find(|(at, _)| *at == token) {
+            Some((_, old)) => Some(std::mem::replace(old, holding)),
+            None => {
+                holdings.push((token, holding));
+                None
+            }
+        };
+        if !passes && matches!(before, Some(Holding::Passed(_))) {
+            self.set_route(None);
         }
     }
 }
@@ -270,5 +278,102 @@ pub(crate) fn acceptable<'a>(entry: &KeyEntry, report: &'a KeyReport) -> Result<
     match entry.misfit(info.key_type, clock::unix_s()) {
         Some(why) => Err(why),
         None => Ok(info),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use segl_hsm::{Algorithm, KeyType};
+
+    use super::*;
+    use crate::config::{Purpose, SelfTest};
+
+    fn entry(id: u32, purpose: Purpose) -> Arc<KeyEntry> {
+        Arc::new(KeyEntry {
+            id: KeyId(id),
+            name: format!("key-{id}").into(),
+            purpose,
+            tokens: vec!["hsm-a".into()],
+            locator: "pkcs11:object=key".into(),
+            algorithms: vec![Algorithm::EcdsaP256Sha256],
+            certificate: None,
+            spki_sha256: None,
+            repeatable: false,
+            self_test: SelfTest::Sign,
+            accept_legacy: false,
+        })
+    }
+
+    fn holds(id: u32, public_key: &[u8]) -> KeyReport {
+        let info = KeyInfo { key_type: KeyType::EcP256, spki_der: public_key.to_vec() };
+        KeyReport { id: KeyId(id), result: Ok(info) }
+    }
+
+    fn book(entries: &[Arc<KeyEntry>]) -> KeyBook {
+        let book = KeyBook::default();
+        book.replace(entries.iter().cloned());
+        book
+    }
+
+    /// As the keeper does after a self-test that passed.
+    fn pass(book: &KeyBook, id: u32, token: u16) {
+        let card = book.card(KeyId(id)).unwrap();
+        card.tested(token, Ok(()));
+        card.set_route(Some(book.route(card.fit_tokens()).0));
+    }
+
+    fn is_usable(book: &KeyBook, id: u32) -> bool {
+        matches!(book.card(KeyId(id)).unwrap().readiness(), Readiness::Usable(_))
+    }
+
+    #[test]
+    fn a_key_is_used_when_its_self_test_has_passed_and_not_before() {
+        let book = book(&[entry(1, Purpose::Digest)]);
+        assert_eq!(book.reported(0, &[holds(1, b"one")]).len(), 1);
+        assert!(!is_usable(&book, 1));
+        pass(&book, 1, 0);
+        assert!(is_usable(&book, 1));
+    }
+
+    #[test]
+    fn a_token_that_comes_back_with_another_key_is_withdrawn_at_once() {
+        let book = book(&[entry(1, Purpose::Digest)]);
+        book.reported(0, &[holds(1, b"one")]);
+        pass(&book, 1, 0);
+        assert!(book.reported(0, &[holds(1, b"another")]).is_empty(), "there is nothing to test");
+        assert!(!is_usable(&book, 1));
+        // A test that was under way meanwhile changes nothing.
+        pass(&book, 1, 0);
+        assert!(book.card(KeyId(1)).unwrap().fit_tokens().is_empty());
+    }
+
+    #[test]
+    fn a_token_that_comes_back_with_its_key_goes_on_while_it_is_tested_again() {
+        let book = book(&[entry(1, Purpose::Digest)]);
+        book.reported(0, &[holds(1, b"one")]);
+        pass(&book, 1, 0);
+        assert_eq!(book.reported(0, &[holds(1, b"one")]).len(), 1);
+        assert!(is_usable(&book, 1));
+    }
+
+    #[test]
+    fn one_public_key_under_two_purposes_is_used_for_neither() {
+        let book = book(&[entry(1, Purpose::Digest), entry(2, Purpose::Assertion)]);
+        book.reported(0, &[holds(1, b"one")]);
+        pass(&book, 1, 0);
+        assert!(book.reported(0, &[holds(1, b"one"), holds(2, b"one")]).is_empty());
+        assert!(!is_usable(&book, 1) && !is_usable(&book, 2));
+    }
+
+    #[test]
+    fn a_failed_self_test_takes_the_key_out_until_it_passes_again() {
+        let book = book(&[entry(1, Purpose::Digest)]);
+        book.reported(0, &[holds(1, b"one")]);
+        pass(&book, 1, 0);
+        book.card(KeyId(1)).unwrap().tested(0, Err("a wrong signature".into()));
+        assert!(!is_usable(&book, 1));
+        assert_eq!(book.card(KeyId(1)).unwrap().state(|_| true), KeyState::Faulty);
+        pass(&book, 1, 0);
+        assert!(is_usable(&book, 1));
     }
 }

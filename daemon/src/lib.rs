@@ -7,6 +7,7 @@ mod clock;
 pub mod config;
 mod connection;
 mod dispatch;
+mod gate;
 mod histogram;
 mod keeper;
 mod keybook;
@@ -19,5 +20,6 @@ mod signing;
 mod state;
 mod tls;
 mod transport;
+mod vital;
 
 pub use run::{SOFTWARE, check, run};

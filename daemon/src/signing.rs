@@ -18,6 +18,7 @@ use segl_wire::{Capacity, Class, Context};
 
 use crate::{
     clock,
+    gate::Gate,
     policy::{Authorised, KeyEntry},
 };
 
@@ -80,12 +81,14 @@ pub(crate) struct Desk {
     journal: Journal,
     clock: Clock,
     host: String,
+    /// For the log, when the journal takes nothing
+    unrecorded: Gate,
 }
 
 impl Desk {
     pub(crate) fn new(pool: Pool, journal: Journal, host: &str) -> Desk {
         let clock = pool.clock();
-        Desk { pool, journal, clock, host: host.to_owned() }
+        Desk { pool, journal, clock, host: host.to_owned(), unrecorded: Gate::new(1) }
     }
 
     /// Now, on the pool's clock.
@@ -198,9 +201,10 @@ impl Desk {
 
     /// Records an event that nobody waits for.
     pub(crate) fn note(&self, record: &Record<'_>) {
-        if let Err(refusal) = self.journal.append(record) {
-            // The journal counts what it could not take and writes that down as a gap; here only the log is left.
-            tracing::error!(%refusal, "an event could not be recorded");
+        let Err(refusal) = self.journal.append(record) else { return };
+        // The journal counts what it could not take and writes that down as a gap; here only the log is left.
+        if let Some(held_back) = self.unrecorded.passes(self.now_ns()) {
+            tracing::error!(%refusal, held_back, "an event could not be recorded");
         }
     }
 

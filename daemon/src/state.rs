@@ -14,6 +14,7 @@ use segl_wire::{Hello, Limits as WireLimits};
 
 use crate::{
     config::Limits,
+    gate::Gate,
     keybook::KeyBook,
     meters::Times,
     policy::{Policy, TenantId},
@@ -75,32 +76,79 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// What a tenant has in flight, over all its connections and all reactors.
-#[derive(Debug, Default)]
-pub(crate) struct Load(AtomicU32);
+/// What a tenant has in flight and open, over all its connections and all reactors.
+#[derive(Debug)]
+pub(crate) struct Load {
+    taken: AtomicU32,
+    connections: AtomicUsize,
+    /// For what it causes in log and journal without signing anything
+    pub(crate) events: Gate,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Load { taken: AtomicU32::new(0), connections: AtomicUsize::new(0), events: Gate::new(TENANT_EVENTS) }
+    }
+}
+
+impl Default for Census {
+    fn default() -> Self {
+        Census {
+            strangers: Gate::new(STRANGERS_EVENTS),
+            connections: AtomicUsize::new(0),
+            handshakes: AtomicUsize::new(0),
+            connection_ids: AtomicU64::new(0),
+            loads: Mutex::default(),
+        }
+    }
+}
 
 impl Load {
     /// Takes `weight` out of a budget of `most`, or nothing.
     pub(crate) fn takes(&self, weight: u32, most: u32) -> bool {
         let within = |taken: u32| taken.checked_add(weight).filter(|sum| *sum <= most);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
     }
 
     /// Gives it back.
     pub(crate) fn gave_back(&self, weight: u32) {
-        let before = self.0.fetch_sub(weight, Ordering::Relaxed);
+        let before = self.taken.fetch_sub(weight, Ordering::Relaxed);
         debug_assert!(before >= weight, "nothing is given back that was not taken");
     }
 
     /// What is taken now.
     pub(crate) fn taken(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection in, unless the tenant has its most.
+    pub(crate) fn admits_connection(&self, most: usize) -> bool {
+        let within = |open: usize| (open < most).then_some(open + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+    }
+
+    /// Counts in a connection that was another tenant's until a reload.
+    pub(crate) fn adopts_connection(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of its connections ended.
+    pub(crate) fn connection_ended(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
+/// Events of one tenant that are recorded each second, beside its signatures: an honest one has a few a minute.
+const TENANT_EVENTS: u32 = 20;
+
+/// Events of clients without a tenant that are recorded each second.
+const STRANGERS_EVENTS: u32 = 10;
+
 /// Counts of connections, and each tenant's load.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Census {
+    /// For what clients without a tenant cause in log and journal
+    pub(crate) strangers: Gate,
     connections: AtomicUsize,
     handshakes: AtomicUsize,
     connection_ids: AtomicU64,
@@ -108,17 +156,14 @@ pub(crate) struct Census {
 }
 
 impl Census {
-    /// Counts a connection in, unless there are too many, or too many in their handshake.
-    pub(crate) fn admits(&self, limits: &Limits) -> Result<(), &'static str> {
-        if self.handshakes.load(Ordering::Relaxed) >= limits.handshakes {
-            return Err("too many handshakes at once");
-        }
+    /// Counts a connection in, unless there are too many.
+    pub(crate) fn admits(&self, limits: &Limits) -> bool {
         if self.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections {
             self.connections.fetch_sub(1, Ordering::Relaxed);
-            return Err("too many connections");
+            return false;
         }
         self.handshakes.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        true
     }
 
     /// A connection's handshake ended, well or badly.

@@ -59,6 +59,7 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
     let ms = Duration::from_millis;
     let limits = Limits {
         connections: section.integer("connections", 4_096, 1..=1_000_000) as usize,
+        connections_per_tenant: section.integer("connections_per_tenant", 1_024, 1..=1_000_000) as usize,
         handshakes: section.integer("handshakes", 512, 1..=100_000) as usize,
         handshake_timeout: section.duration("handshake_timeout", "5s", ms(100)..=s(60)),
         idle_timeout: section.duration("idle_timeout", "5m", s(1)..=s(86_400)),

@@ -73,6 +73,8 @@ pub struct Tls {
 pub struct Limits {
     /// Connections at once, in all
     pub connections: usize,
+    /// Connections at once of one tenant
+    pub connections_per_tenant: usize,
     /// Connections at once that have not finished their TLS handshake, in all
     pub handshakes: usize,
     /// From accept to the end of the TLS handshake

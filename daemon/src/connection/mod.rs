@@ -8,6 +8,7 @@ mod writer;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     rc::Rc,
     sync::Arc,
 };
@@ -54,7 +55,7 @@ pub(crate) struct Client {
     pub(crate) generation: u64,
     /// What the tenant has in flight, over all its connections
     pub(crate) load: Arc<Load>,
-    /// The client's name and address, as record and log have them
+    /// The name by which the policy knows it, as record and log have it
     pub(crate) name: Rc<str>,
 }
 
@@ -72,6 +73,8 @@ pub(crate) struct Connection {
     pub(crate) opened_ns: u64,
     /// When bytes last came
     pub(crate) heard_ns: Cell<u64>,
+    /// Since when a frame is only there in part
+    pub(crate) frame_since_ns: Cell<Option<u64>>,
     /// Since when a write waits for the peer to read
     pub(crate) writing_since_ns: Cell<Option<u64>>,
     /// When it came into its present phase
@@ -88,6 +91,8 @@ pub(crate) struct Connection {
     in_flight: Cell<u32>,
     /// Highest request id seen
     last_id: Cell<u64>,
+    /// Requests by their ids, which rise, for Cancel; those that are answered are swept out now and then
+    asked: RefCell<VecDeque<(u64, u64)>>,
     /// Nothing the client says is listened to any more
     deaf: Cell<bool>,
     to_write: Notify,
@@ -129,6 +134,7 @@ impl Connection {
             peer_name: peer.to_string().into(),
             opened_ns: now_ns,
             heard_ns: Cell::new(now_ns),
+            frame_since_ns: Cell::new(None),
             writing_since_ns: Cell::new(None),
             phase_since_ns: Cell::new(now_ns),
             phase: Cell::new(Phase::Handshake),
@@ -138,6 +144,7 @@ impl Connection {
             pending_bytes: Cell::new(0),
             in_flight: Cell::new(0),
             last_id: Cell::new(0),
+            asked: RefCell::default(),
             deaf: Cell::new(false),
             to_write: Notify::new(),
             room: Notify::new(),
@@ -186,8 +193,28 @@ impl Connection {
         self.in_flight.get()
     }
 
+    /// Remembers under which tag a request went, so that it can be taken back.
+    pub(crate) fn remember(&self, id: u64, tag: u64, waits: impl Fn(u64) -> bool) {
+        let mut asked = self.asked.borrow_mut();
+        if asked.len() > 2 * self.in_flight.get() as usize + 64 {
+            asked.retain(|(_, tag)| waits(*tag));
+        }
+        asked.push_back((id, tag));
+    }
+
+    /// The tags of a request (many for a batch); asking again finds none.
+    pub(crate) fn forget(&self, id: u64) -> Vec<u64> {
+        let mut asked = self.asked.borrow_mut();
+        let (from, to) = (asked.partition_point(|(at, _)| *at < id), asked.partition_point(|(at, _)| *at <= id));
+        asked.drain(from..to).map(|(_, tag)| tag).collect()
+    }
+
+    /// The tags of all requests.
+    pub(crate) fn forget_all(&self) -> Vec<u64> {
+        self.asked.take().into_iter().map(|(_, tag)| tag).collect()
+    }
+
     /// Bytes of answers made and not yet taken by the kernel.
-    #[cfg(test)]
     pub(crate) fn pending_bytes(&self) -> usize {
         self.pending_bytes.get()
     }

@@ -18,6 +18,7 @@ pub(crate) async fn read_from<R: Reading>(connection: Rc<Connection>, reactor: R
     let mut buffer = Vec::with_capacity(READ_BUFFER);
     let mut frames = FrameBuffer::new(reactor.limits().frame_max);
     let mut tls_failed = false;
+    let _last_rites = Gone { connection: connection.clone(), reactor: reactor.clone() };
     loop {
         while connection.pending_bytes.get() > reactor.limits().pending_output_max
             && connection.phase() != Phase::Closed
@@ -36,6 +37,7 @@ pub(crate) async fn read_from<R: Reading>(connection: Rc<Connection>, reactor: R
         connection.heard_ns.set(reactor.now_ns());
         let taken = connection.take_in(&reactor, &buffer, &mut frames);
         reactor.submit();
+        connection.frame_goes_on(frames.pending() > 0, reactor.now_ns());
         match taken {
             Ok(Taken::Everything) => {}
             Ok(Taken::PeerClosed) => break,
@@ -45,7 +47,18 @@ pub(crate) async fn read_from<R: Reading>(connection: Rc<Connection>, reactor: R
             }
         }
     }
-    reactor.gone(&connection);
+}
+
+/// Gives up the connection's place when its reader ends, also by a panic.
+struct Gone {
+    connection: Rc<Connection>,
+    reactor: Rc<Reactor>,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.reactor.gone(&self.connection);
+    }
 }
 
 /// What became of bytes that came in.
@@ -110,7 +123,10 @@ impl Connection {
         while !self.deaf.get() {
             match frames.next_frame() {
                 Ok(None) => return,
-                Ok(Some((header, body))) => dispatch(reactor, self, header, body),
+                Ok(Some((header, body))) => {
+                    self.frame_since_ns.set(None);
+                    dispatch(reactor, self, header, body);
+                }
                 Err(error) => self.break_off(reactor, error.code(), &error.to_string()),
             }
         }
@@ -122,6 +138,12 @@ impl Connection {
         reactor.meters().protocol_error(code);
         self.deaf.set(true);
         self.leave(GoAwayReason::Protocol, why, reactor.now_ns());
+    }
+
+    /// Notes since when a frame is only there in part.
+    fn frame_goes_on(&self, partly: bool, now_ns: u64) {
+        let since_ns = self.frame_since_ns.get().unwrap_or(now_ns);
+        self.frame_since_ns.set(partly.then_some(since_ns));
     }
 
     /// Whether this request id is a new one; ids rise.

@@ -93,19 +93,21 @@ impl Clients {
         clients
     }
 
-    pub(super) fn find(&self, peer: &PeerIdentity) -> Result<usize, IdentifyError> {
+    /// The tenant's place in the list, and the name by which it was found.
+    pub(super) fn find(&self, peer: &PeerIdentity) -> Result<(usize, San), IdentifyError> {
         let uris = peer.uri_sans.iter().map(|uri| San::Uri(uri.clone()));
         let names = peer.dns_sans.iter().map(|name| San::Dns(name.to_ascii_lowercase()));
-        let mut found = None;
+        let mut found: Option<(usize, San)> = None;
         for san in uris.chain(names) {
             for named in self.by_name.get(&san).into_iter().flatten() {
                 if named.spki_sha256.is_some_and(|pin| pin != peer.spki_sha256) {
                     continue;
                 }
-                if found.is_some_and(|found| found != named.tenant) {
-                    return Err(IdentifyError::Ambiguous);
+                match &found {
+                    None => found = Some((named.tenant, san.clone())),
+                    Some((tenant, _)) if *tenant != named.tenant => return Err(IdentifyError::Ambiguous),
+                    Some(_) => {}
                 }
-                found = Some(named.tenant);
             }
         }
         found.ok_or(IdentifyError::Unknown)

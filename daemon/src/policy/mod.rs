@@ -19,7 +19,7 @@ use segl_wire::Class;
 use self::identity::Clients;
 use crate::{
     certificate::{Chain, Validity, spki_sha256},
-    config::{self, Config, Operation, Purpose, SelfTest},
+    config::{self, Config, Operation, Purpose, San, SelfTest},
 };
 
 pub use self::{
@@ -134,8 +134,9 @@ impl Policy {
     }
 
     /// The tenant this client speaks for. Nobody, or several, is a refusal.
-    pub fn identify(&self, peer: &PeerIdentity) -> Result<&Arc<Tenant>, IdentifyError> {
-        self.clients.find(peer).map(|at| &self.tenants[at])
+    /// With it comes the name that told: a certificate may carry others, which say nothing here.
+    pub fn identify(&self, peer: &PeerIdentity) -> Result<(&Arc<Tenant>, San), IdentifyError> {
+        self.clients.find(peer).map(|(at, san)| (&self.tenants[at], san))
     }
 
     /// Rises with every policy of the process: a connection that sees another than its own identifies anew.

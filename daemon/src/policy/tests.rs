@@ -180,7 +180,7 @@ fn a_key_whose_certificate_is_not_valid_now_signs_nothing() {
 #[test]
 fn a_client_is_known_by_name_and_where_it_is_pinned_by_key() {
     let policy = policy_of(&Site::new().config(TEXT));
-    let identify = |peer: PeerIdentity| policy.identify(&peer).map(|tenant| tenant.name().to_string());
+    let identify = |peer: PeerIdentity| policy.identify(&peer).map(|(tenant, _)| tenant.name().to_string());
     let borger = "spiffe://segl.example/borger";
     assert_eq!(identify(peer(&[borger], &[], 9)), Ok("borger".into()));
     assert_eq!(identify(peer(&[], &["other.example", "BORGER.EXAMPLE"], 9)), Ok("borger".into()));
@@ -309,7 +309,7 @@ proptest! {
             _ => Err(IdentifyError::Ambiguous),
         };
         let found = policy.identify(&peer).map(|found| {
-            policy.tenants().iter().position(|tenant| tenant.id() == found.id()).unwrap()
+            policy.tenants().iter().position(|tenant| tenant.id() == found.0.id()).unwrap()
         });
         prop_assert_eq!(found, expected);
     }

@@ -4,9 +4,9 @@ use std::{borrow::Cow, rc::Rc};
 
 use ring::digest::{SHA256, digest};
 use segl_audit::{OutcomeResult, Settled};
-use segl_hsm::ecdsa;
+use segl_hsm::{Signed, ecdsa};
 use segl_pool::{Completion, Failure};
-use segl_wire::{Code, EcdsaEncoding, Error, Kind, Signed, SignedState, Timings};
+use segl_wire::{Code, EcdsaEncoding, Error, Kind, Timings};
 
 use super::{Reactor, Reply, Request};
 use crate::{connection::Phase, refusal};
@@ -45,8 +45,17 @@ impl Reactor {
                 self.held.borrow_mut().push_back(held);
             }
             Settled::Durable => self.answer(request, completion),
-            Settled::Lost => self.destroy(request, completion),
+            Settled::Lost => {
+                self.destroy(request, completion);
+                self.take_all_back();
+            }
         }
+    }
+
+    /// The journal has failed for good: what still waits would be signed for nothing.
+    fn take_all_back(&self) {
+        let waiting: Vec<_> = self.requests.borrow().iter().map(|(tag, _)| tag).collect();
+        self.cancel_all(&waiting);
     }
 
     /// Answers what the journal has on disk by now.
@@ -110,12 +119,7 @@ impl Reactor {
                 let error = refusal::unsigned(&completion)
                     .unwrap_or_else(|| Error::of(Code::Internal, "neither a signature nor a reason"));
                 self.log_failure(&request, failure);
-                let code = Cow::Borrowed(failure.name());
-                let outcome = match error.signed {
-                    SignedState::No => OutcomeResult::NotSigned { code },
-                    SignedState::Unknown => OutcomeResult::Unknown { code },
-                };
-                (Err(error), outcome)
+                (Err(error), unsigned_outcome(&completion, failure))
             }
         };
         self.desk().close(request.intent, outcome, token.as_deref(), &completion);
@@ -128,7 +132,7 @@ impl Reactor {
         request: &Request,
         completion: &Completion,
         signature: &[u8],
-    ) -> Result<Signed<'static>, &'static str> {
+    ) -> Result<segl_wire::Signed<'static>, &'static str> {
         if matches!(request.connection.phase(), Phase::Finished | Phase::Closed) {
             return Err("the connection was closed");
         }
@@ -140,7 +144,7 @@ impl Reactor {
         };
         let timings =
             request.answers.timings.then_some(Timings { queue_us: completion.queue_us, token_us: completion.token_us });
-        Ok(Signed { signature: signature.into(), timings })
+        Ok(segl_wire::Signed { signature: signature.into(), timings })
     }
 
     /// The intent is not on disk and will not be, or too late: whatever was signed is destroyed.
@@ -151,14 +155,21 @@ impl Reactor {
                 reason: Cow::Borrowed("the intent was not on disk in time"),
                 signature_sha256: Some(sha256(signature)),
             },
-            Err(failure) => OutcomeResult::NotSigned { code: Cow::Borrowed(failure.name()) },
+            Err(failure) => unsigned_outcome(&completion, failure),
+        };
+        let error = match &completion.result {
+            Ok(_) => refusal::record_lost(),
+            Err(failure) => {
+                self.log_failure(&request, failure);
+                refusal::unsigned(&completion).unwrap_or_else(refusal::record_lost)
+            }
         };
         self.desk().close(request.intent, outcome, token.as_deref(), &completion);
-        self.reply(request, Err(refusal::record_lost()));
+        self.reply(request, Err(error));
     }
 
-    fn reply(&self, request: Request, answer: Result<Signed<'static>, Error<'static>>) {
-        request.load.gave_back(1);
+    fn reply(&self, request: Request, answer: Result<segl_wire::Signed<'static>, Error<'static>>) {
+        request.load.gave_back(request.weight);
         self.meters.done(&request.tenant, &answer, self.now_ns() - request.began_ns);
         match request.reply {
             Reply::Single { id } => match &answer {
@@ -179,7 +190,7 @@ impl Reactor {
         for tag in left {
             if let Some(request) = self.requests.borrow_mut().remove(tag) {
                 self.desk().abandon(request.intent, "shutdown");
-                request.load.gave_back(1);
+                request.load.gave_back(request.weight);
             }
         }
     }
@@ -188,6 +199,15 @@ impl Reactor {
         if let Failure::Token(error) = failure {
             tracing::warn!(intent = request.intent, tenant = &**request.tenant.name(), %error, "a token failed");
         }
+    }
+}
+
+/// What the record says of a failure: nothing was signed, or nobody knows.
+fn unsigned_outcome(completion: &Completion, failure: &Failure) -> OutcomeResult<'static> {
+    let code = Cow::Borrowed(failure.name());
+    match completion.verdict().map(|verdict| verdict.signed) {
+        Some(Signed::Unknown) => OutcomeResult::Unknown { code },
+        _ => OutcomeResult::NotSigned { code },
     }
 }
 

@@ -24,6 +24,7 @@ use arc_swap::Cache;
 use rustls::ServerConnection;
 use segl_audit::{ConnectionEvent, Record, Refusal};
 use segl_hsm::Algorithm;
+use segl_pool::RouteId;
 use segl_wire::{Code, EcdsaEncoding, Error, GoAwayReason, Kind, Limits as WireLimits, Signed, SignedBatch};
 use tokio::sync::Notify;
 
@@ -31,6 +32,7 @@ use self::table::{Table, Tag};
 use crate::{
     config::{Limits, Operation},
     connection::{Client, Connection, Phase},
+    gate::and_more,
     keybook::KeyBook,
     meters::ReactorMeters,
     policy::{Authorised, Denied, PeerIdentity, Tenant},
@@ -40,7 +42,10 @@ use crate::{
 };
 
 pub(crate) use inbox::ReactorInbox;
-pub(crate) use thread::{Control, RING_ENTRIES, ReactorSetup, ReactorThread, spawn};
+pub(crate) use thread::{Control, RING_ENTRIES, ReactorSetup, ReactorThread, Teller, spawn};
+
+/// How old what a client learns of its keys' state may be.
+const USABLE_FOR_NS: u64 = 20_000_000;
 
 /// The form in which answers are wanted.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +61,8 @@ pub(crate) struct Request {
     pub(crate) connection: Rc<Connection>,
     pub(crate) tenant: Arc<Tenant>,
     pub(crate) load: Arc<Load>,
+    /// What it has taken of the tenant's limit
+    pub(crate) weight: u32,
     pub(crate) reply: Reply,
     pub(crate) answers: Answers,
     pub(crate) algorithm: Algorithm,
@@ -115,6 +122,8 @@ pub(crate) struct Reactor {
     orders: RefCell<Orders>,
     held: RefCell<VecDeque<complete::Held>>,
     meters: ReactorMeters,
+    /// Until when it holds (on the pool's clock), and by route
+    usable: RefCell<(u64, Vec<bool>)>,
     draining: Cell<bool>,
     /// Rung when draining begins, and when a connection has gone
     changed: Notify,
@@ -134,6 +143,7 @@ impl Reactor {
             orders: RefCell::default(),
             held: RefCell::default(),
             meters,
+            usable: RefCell::default(),
             draining: Cell::new(false),
             changed: Notify::new(),
         })
@@ -161,6 +171,17 @@ impl Reactor {
 
     pub(crate) fn keys(&self) -> &KeyBook {
         &self.shared.keys
+    }
+
+    /// Whether some session could sign by this route, as of a moment ago: a client that asks for its keys again and
+    /// again must not hold the pool's lock.
+    pub(crate) fn route_usable(&self, route: RouteId) -> bool {
+        let now_ns = self.now_ns();
+        let mut usable = self.usable.borrow_mut();
+        if now_ns >= usable.0 {
+            *usable = (now_ns + USABLE_FOR_NS, self.desk().pool_snapshot().route_usable);
+        }
+        usable.1.get(route.0 as usize).copied().unwrap_or(false)
     }
 
     /// The policy and TLS in force.
@@ -199,27 +220,34 @@ impl Reactor {
             return self.turn_away(connection, Some(&identity), Code::Malformed, why);
         }
         let snapshot = self.snapshot();
-        let tenant = match snapshot.policy.identify(&identity) {
-            Ok(tenant) => tenant.clone(),
+        let (tenant, name) = match snapshot.policy.identify(&identity) {
+            Ok((tenant, name)) => (tenant.clone(), name.to_string()),
             Err(error) => {
                 connection.open(None, now_ns);
                 return self.turn_away(connection, Some(&identity), Code::NotGranted, &error.to_string());
             }
         };
-        self.note_connection(connection, Some(&identity), Some(tenant.name()), ConnectionEvent::Opened, None);
-        let name = client_name(&identity);
-        tracing::debug!(connection = connection.id, peer = %connection.peer, client = &*name, tenant = &**tenant.name(), "open");
         let load = self.shared.census.load(tenant.id());
+        if !load.admits_connection(self.limits().connections_per_tenant) {
+            connection.open(None, now_ns);
+            let why = "the tenant has its most connections open";
+            return self.turn_away(connection, Some(&identity), Code::TenantLimit, why);
+        }
+        self.note_connection(connection, Some(&name), Some(&tenant), ConnectionEvent::Opened, None);
+        tracing::debug!(connection = connection.id, peer = %connection.peer, client = name, tenant = &**tenant.name(), "open");
         let generation = snapshot.policy.generation();
         connection.open(Some(Client { chain, identity, tenant, generation, load, name: name.into() }), now_ns);
         connection.send(Kind::Hello, 0, &self.shared.hello, 0);
+        if self.draining.get() {
+            connection.leave(GoAwayReason::Shutdown, "segld is stopping", now_ns);
+        }
     }
 
     /// Tells a client that TLS let in why it may not stay.
     fn turn_away(&self, connection: &Connection, identity: Option<&PeerIdentity>, code: Code, why: &str) {
-        tracing::warn!(connection = connection.id, peer = %connection.peer, client = identity.map(client_name), why, "turned away");
         self.meters.protocol_error(code);
-        self.note_connection(connection, identity, None, ConnectionEvent::Refused, Some(why));
+        let name = identity.map(client_name);
+        self.note_connection(connection, name.as_deref(), None, ConnectionEvent::Refused, Some(why));
         connection.refuse(0, &Error::of(code, why.to_owned()), 0);
         connection.leave(GoAwayReason::Unauthorised, why, self.now_ns());
     }
@@ -231,10 +259,14 @@ impl Reactor {
             return Some(client);
         }
         match snapshot.policy.identify(&client.identity) {
-            Ok(tenant) => {
+            Ok((tenant, name)) => {
                 let load = self.shared.census.load(tenant.id());
-                let generation = snapshot.policy.generation();
-                let client = Client { tenant: tenant.clone(), generation, load, ..client };
+                if !Arc::ptr_eq(&load, &client.load) {
+                    client.load.connection_ended();
+                    load.adopts_connection();
+                }
+                let (generation, name) = (snapshot.policy.generation(), name.to_string().into());
+                let client = Client { tenant: tenant.clone(), generation, load, name, ..client };
                 connection.identified(client.clone());
                 Some(client)
             }
@@ -247,8 +279,7 @@ impl Reactor {
 
     /// A client that was good and is no longer.
     fn send_away(&self, connection: &Connection, client: &Client, why: &str) {
-        tracing::warn!(connection = connection.id, client = &*client.name, why, "sent away");
-        self.note_connection(connection, Some(&client.identity), None, ConnectionEvent::Refused, Some(why));
+        self.note_connection(connection, Some(&client.name), Some(&client.tenant), ConnectionEvent::Refused, Some(why));
         connection.leave(GoAwayReason::Unauthorised, why, self.now_ns());
     }
 
@@ -261,6 +292,7 @@ impl Reactor {
         mut request: Request,
     ) -> Result<(), Refusal> {
         let mut outcome = Ok(());
+        let (connection, id) = (request.connection.clone(), request.reply.id());
         let tag = self.requests.borrow_mut().insert_with(|tag| {
             let address = Address { inbox: self.index, tag };
             let mut orders = self.orders.borrow_mut();
@@ -270,8 +302,9 @@ impl Reactor {
             }
             request
         });
-        if outcome.is_err() {
-            self.requests.borrow_mut().remove(tag);
+        match outcome {
+            Ok(()) => connection.remember(id, tag, |tag| self.requests.borrow().contains(tag)),
+            Err(_) => drop(self.requests.borrow_mut().remove(tag)),
         }
         outcome
     }
@@ -291,14 +324,13 @@ impl Reactor {
         }
         // What was asked for a moment ago may still wait to be submitted.
         self.submit();
-        self.cancel_where(|request| Rc::ptr_eq(&request.connection, connection) && request.reply.id() == id);
+        self.cancel_all(&connection.forget(id));
     }
 
-    fn cancel_where(&self, wanted: impl Fn(&Request) -> bool) {
-        let tags: Vec<Tag> =
-            self.requests.borrow().iter().filter(|(_, request)| wanted(request)).map(|(tag, _)| tag).collect();
-        for tag in tags {
-            self.desk().cancel(Address { inbox: self.index, tag });
+    /// Takes back what the pool has not begun; each completes all the same.
+    fn cancel_all(&self, tags: &[Tag]) {
+        for tag in tags.iter().filter(|tag| self.requests.borrow().contains(**tag)) {
+            self.desk().cancel(Address { inbox: self.index, tag: *tag });
         }
     }
 
@@ -321,23 +353,18 @@ impl Reactor {
         }
     }
 
-    /// A refusal by the policy, for the record.
-    pub(crate) fn record_denial(
-        &self,
-        connection: &Connection,
-        client: &Client,
-        operation: Operation,
-        key: &str,
-        denied: &Denied,
-    ) {
-        tracing::debug!(connection = connection.id, client = &*client.name, key, %denied, "refused");
+    /// A refusal by the policy, for the record. A tenant that is refused all the time does not fill the journal with it.
+    pub(crate) fn record_denial(&self, client: &Client, operation: Operation, key: &str, denied: &Denied) {
+        let Some(held_back) = client.load.events.passes(self.now_ns()) else { return };
+        let reason = and_more(&denied.to_string(), held_back);
+        tracing::info!(client = &*client.name, key, reason, "refused");
         self.desk().note(&Record::Refused(segl_audit::Refused {
             tenant: Some((&**client.tenant.name()).into()),
             client: (&*client.name).into(),
             operation: operation.name().into(),
             key: key.into(),
             code: crate::refusal::denied(denied).code.name().into(),
-            reason: denied.to_string().into(),
+            reason: reason.into(),
         }));
     }
 
@@ -345,7 +372,7 @@ impl Reactor {
     pub(crate) fn tls_failed(&self, connection: &Connection, error: &rustls::Error) {
         let handshake = connection.phase() == Phase::Handshake;
         self.meters.tls_failed(error);
-        tracing::warn!(connection = connection.id, peer = %connection.peer, handshake, %error, "TLS failed");
+        tracing::debug!(connection = connection.id, peer = %connection.peer, handshake, %error, "TLS failed");
         self.handshake_over(connection);
         if handshake {
             self.note_connection(connection, None, None, ConnectionEvent::Refused, Some(&error.to_string()));
@@ -358,14 +385,14 @@ impl Reactor {
         self.handshake_over(connection);
         if connection.in_flight() > 0 {
             self.submit();
-            self.cancel_where(|request| Rc::ptr_eq(&request.connection, connection));
+            self.cancel_all(&connection.forget_all());
         }
         connection.close(self.now_ns());
         self.connections.borrow_mut().remove(connection.slot);
         self.shared.census.connection_ended();
         if let Some(client) = connection.client() {
-            let tenant = client.tenant.name();
-            self.note_connection(connection, Some(&client.identity), Some(tenant), ConnectionEvent::Closed, None);
+            client.load.connection_ended();
+            self.note_connection(connection, Some(&client.name), Some(&client.tenant), ConnectionEvent::Closed, None);
         }
         self.changed.notify_waiters();
     }
@@ -376,18 +403,33 @@ impl Reactor {
         }
     }
 
+    /// For record and log, as far as the gate of its tenant, or of all strangers, lets it through.
     fn note_connection(
         &self,
         connection: &Connection,
-        identity: Option<&PeerIdentity>,
-        tenant: Option<&str>,
+        client: Option<&str>,
+        tenant: Option<&Tenant>,
         event: ConnectionEvent,
         reason: Option<&str>,
     ) {
+        let census = &self.shared.census;
+        let passed = match tenant {
+            Some(tenant) => census.load(tenant.id()).events.passes(self.now_ns()),
+            None => census.strangers.passes(self.now_ns()),
+        };
+        let Some(held_back) = passed else { return };
+        let reason = match (reason, held_back) {
+            (None, 0) => None,
+            (reason, held_back) => Some(and_more(reason.unwrap_or_default(), held_back)),
+        };
+        let name = tenant.map(|tenant| &**tenant.name());
+        if event == ConnectionEvent::Refused {
+            tracing::warn!(connection = connection.id, peer = %connection.peer, client, tenant = name, reason, "turned away");
+        }
         self.desk().note(&Record::Connection(segl_audit::Connection {
-            client: identity.map(|identity| client_name(identity).into()),
-            tenant: tenant.map(Into::into),
-            peer: Some(connection.peer.to_string().into()),
+            client: client.map(Into::into),
+            tenant: name.map(Into::into),
+            peer: Some((&*connection.peer_name).into()),
             connection_id: connection.id,
             event,
             reason: reason.map(Into::into),
@@ -395,7 +437,7 @@ impl Reactor {
     }
 }
 
-/// What a client is called in record and log: its first name, by which the policy knows it.
+/// What a client without a tenant is called in record and log.
 fn client_name(identity: &PeerIdentity) -> String {
     identity.uri_sans.first().or(identity.dns_sans.first()).cloned().unwrap_or_else(|| "(no URI or DNS name)".into())
 }

@@ -18,6 +18,9 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// a connection lives. In sweeps.
 const REVERIFY_EVERY: u64 = 600;
 
+/// How long a client may take over one frame: the longest comes in well under a second.
+const FRAME: Duration = Duration::from_secs(30);
+
 /// How long a client may take to close its side after everything has been said.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -35,7 +38,7 @@ impl Reactor {
             }
             self.give_up_on_the_journal(now_ns);
             if sweeps.is_multiple_of(REVERIFY_EVERY) {
-                self.verify_again();
+                self.verify_again().await;
             }
         }
     }
@@ -66,16 +69,22 @@ impl Reactor {
                 self.meters.closed("drain-timeout");
                 connection.close(now_ns);
             }
+            Phase::Open if connection.frame_since_ns.get().is_some_and(|since_ns| past(since_ns, FRAME)) => {
+                self.meters.closed("slow-writer");
+                connection.close(now_ns);
+            }
             Phase::Finished if past(connection.phase_since_ns.get(), LINGER) => connection.close(now_ns),
             _ => {}
         }
     }
 
     /// Verifies every living connection's chain as a new handshake would: those that would fail now are sent away.
-    pub(super) fn verify_again(self: &Rc<Self>) {
+    pub(super) async fn verify_again(self: &Rc<Self>) {
         let snapshot = Arc::clone(&self.snapshot());
         let now = SystemTime::now();
         for connection in self.living() {
+            // A chain's verification takes as long as a few signatures: requests go on between two of them.
+            tokio::task::yield_now().await;
             let Some(client) = connection.client().filter(|_| connection.phase() == Phase::Open) else { continue };
             match snapshot.tls.verify_again(&client.chain, now) {
                 // The policy may have changed as well.

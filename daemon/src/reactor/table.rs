@@ -49,6 +49,12 @@ impl<T> Table<T> {
         Some(item)
     }
 
+    /// Whether the tag's item is there.
+    pub(crate) fn contains(&self, tag: Tag) -> bool {
+        let place = self.places.get(tag as u32 as usize);
+        place.is_some_and(|place| place.generation == (tag >> 32) as u32 && place.item.is_some())
+    }
+
     /// All items with their tags.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Tag, &T)> {
         self.places.iter().enumerate().filter_map(|(slot, place)| {

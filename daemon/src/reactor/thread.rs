@@ -10,15 +10,13 @@ use std::{
 };
 
 use rustix::thread::{CpuSet, sched_setaffinity};
-use tokio::{
-    sync::mpsc,
-    task::{LocalSet, spawn_local},
-};
+use tokio::{sync::mpsc, task::LocalSet};
 
 use super::{Reactor, ReactorInbox};
 use crate::{
     state::Shared,
     transport::{Epoll, FromSocket, Io, Uring},
+    vital::spawn_vital,
 };
 
 /// Submission entries of a ring: operations started between two looks at it. A ring of 256 counts 32 KiB against
@@ -51,16 +49,26 @@ pub(crate) struct ReactorSetup {
 
 /// A reactor's thread, seen from the main thread.
 pub(crate) struct ReactorThread {
-    control: mpsc::Sender<Control>,
+    teller: Teller,
     thread: JoinHandle<io::Result<()>>,
 }
 
-impl ReactorThread {
+/// The way to tell a reactor something.
+#[derive(Clone)]
+pub(crate) struct Teller(mpsc::Sender<Control>);
+
+impl Teller {
     /// Tells it; a reactor that is gone needs telling no more.
     pub(crate) fn tell(&self, control: Control) {
-        if self.control.try_send(control).is_err() {
+        if self.0.try_send(control).is_err() {
             tracing::warn!(?control, "a reactor does not listen");
         }
+    }
+}
+
+impl ReactorThread {
+    pub(crate) fn teller(&self) -> Teller {
+        self.teller.clone()
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -73,27 +81,48 @@ impl ReactorThread {
     }
 }
 
-/// Starts a reactor on a thread of its own.
+/// Starts a reactor on a thread of its own and waits until its runtime stands.
 pub(crate) fn spawn(shared: Arc<Shared>, setup: ReactorSetup) -> io::Result<ReactorThread> {
     let (control, controls) = mpsc::channel(CONTROLS_MAX);
-    let thread = thread::Builder::new().name(format!("segl-r-{}", setup.index)).spawn(move || {
-        if let Some(core) = setup.core {
+    let (report, standing) = std::sync::mpsc::sync_channel(1);
+    let name = format!("segl-r-{}", setup.index);
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        let runtime = match Runtime::new(setup.io, setup.core) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                // The starter waits for exactly one report.
+                let _ = report.send(Err(error));
+                return Ok(());
+            }
+        };
+        let _ = report.send(Ok(()));
+        match runtime {
+            Runtime::Uring(runtime) => runtime.block_on(live::<Uring>(shared, setup, controls)),
+            Runtime::Epoll(runtime) => LocalSet::new().block_on(&runtime, live::<Epoll>(shared, setup, controls)),
+        }
+    })?;
+    standing.recv().unwrap_or_else(|_| Err(io::Error::other("the reactor's thread ended at once")))?;
+    Ok(ReactorThread { teller: Teller(control), thread })
+}
+
+enum Runtime {
+    Uring(tokio_uring::Runtime),
+    Epoll(tokio::runtime::Runtime),
+}
+
+impl Runtime {
+    /// On the calling thread, which is pinned first so that the ring's memory is near its core.
+    fn new(io: Io, core: Option<usize>) -> io::Result<Runtime> {
+        if let Some(core) = core {
             let mut set = CpuSet::new();
             set.set(core);
             sched_setaffinity(None, &set)?;
         }
-        match setup.io {
-            Io::Uring => {
-                let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES))?;
-                runtime.block_on(live::<Uring>(shared, setup, controls))
-            }
-            Io::Epoll => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                LocalSet::new().block_on(&runtime, live::<Epoll>(shared, setup, controls))
-            }
-        }
-    })?;
-    Ok(ReactorThread { control, thread })
+        Ok(match io {
+            Io::Uring => Runtime::Uring(tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES))?),
+            Io::Epoll => Runtime::Epoll(tokio::runtime::Builder::new_current_thread().enable_all().build()?),
+        })
+    }
 }
 
 async fn live<S: FromSocket>(
@@ -105,13 +134,13 @@ async fn live<S: FromSocket>(
     for listener in setup.listeners {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        spawn_local(reactor.clone().accept::<S>(listener));
+        spawn_vital("accepting", reactor.clone().accept::<S>(listener));
     }
-    spawn_local(reactor.clone().take_completions());
-    spawn_local(reactor.clone().sweep());
+    spawn_vital("taking completions", reactor.clone().take_completions());
+    spawn_vital("the sweep", reactor.clone().sweep());
     loop {
         match controls.recv().await {
-            Some(Control::Reloaded) => reactor.verify_again(),
+            Some(Control::Reloaded) => reactor.verify_again().await,
             Some(Control::Drain(limit)) => return reactor.end(limit).await,
             // The main thread is gone; nobody could ever stop this reactor.
             None => return reactor.end(Duration::ZERO).await,

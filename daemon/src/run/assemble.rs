@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::Config,
     keeper::{Keeper, TestInbox},
+    keybook::KeyBook,
     policy::{Policy, Registry},
     reactor::ReactorInbox,
     signing::Desk,
@@ -23,6 +24,9 @@ use crate::{
 
 /// How long the start waits for tokens to show themselves before it goes on without them.
 const TOKENS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Intents that may be open: room on disk is reserved for the outcome of each.
+const OPEN_INTENTS: (u32, u32) = (1_024, 16_384);
 
 /// Everything that stands before the first connection.
 pub(crate) struct Assembly {
@@ -49,7 +53,9 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
     let mut pool_inboxes: Vec<Arc<dyn Inbox>> = inboxes.iter().map(|inbox| inbox.clone() as _).collect();
     pool_inboxes.push(tests.clone());
     let tests_inbox = u16::try_from(reactors).expect("there are no more reactors than cores");
-    let (news, keeper) = Keeper::prepare(tokens.names());
+    let keys: Arc<KeyBook> = Arc::default();
+    keys.replace(snapshot.policy.keys().iter().cloned());
+    let (news, keeper) = Keeper::prepare(keys.clone(), tokens.names());
     let pool = Pool::start(tokens::pool_config(config), tokens.setups(config), pool_inboxes, Arc::new(news))
         .map_err(system("the pool's threads"))?;
     let rings = inboxes.clone();
@@ -57,7 +63,7 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
 
     let shared = Arc::new(Shared {
         desk: Desk::new(pool, journal, &config.host.name),
-        keys: Arc::default(),
+        keys,
         token_names: tokens.names(),
         wire_limits: WireLimits { batch_max: config.limits.batch_max, message_max: config.limits.message_max },
         hello: hello(config),
@@ -67,7 +73,6 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
         progress: (0..reactors).map(|_| Heartbeat::default()).collect(),
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
     });
-    shared.keys.replace(shared.snapshot.load().policy.keys().iter().cloned());
     let keeper = keeper.start(shared.clone(), tests_inbox, tests).map_err(system("the keeper's thread"))?;
     await_tokens(&shared, &keeper);
     Ok(Assembly { shared, inboxes, keeper, registry, tokens })
@@ -98,6 +103,9 @@ fn journal_config(config: &Config) -> segl_audit::Config {
     let mut journal = segl_audit::Config::new(&config.audit.directory);
     journal.host = config.host.name.clone();
     journal.segment_bytes = config.audit.segment_size;
+    // The tenants' limits are the limit: a tenant with a token that hangs must not take the others' room.
+    let in_flight: u64 = config.tenants.iter().map(|tenant| u64::from(tenant.in_flight_max)).sum();
+    journal.open_intents_max = u32::try_from(in_flight).unwrap_or(u32::MAX).clamp(OPEN_INTENTS.0, OPEN_INTENTS.1);
     journal
 }
 

@@ -16,11 +16,14 @@ mod tokens;
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use segl_audit::Record;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 
 use crate::{
     config::{self, Config},
-    reactor::{self, Control, ReactorInbox, ReactorSetup, ReactorThread},
+    reactor::{self, Control, ReactorInbox, ReactorSetup, ReactorThread, Teller},
     state::Shared,
     transport::{self, Io},
 };
@@ -32,6 +35,9 @@ pub const SOFTWARE: &str = concat!("segld ", env!("CARGO_PKG_VERSION"));
 
 /// How long sessions get to close once everything is answered; a stuck token is left behind.
 const POOL_STOP: Duration = Duration::from_secs(2);
+
+/// How often the main thread looks whether its reactors live.
+const LOOK_AT_REACTORS: Duration = Duration::from_secs(1);
 
 /// Why a run could not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +65,9 @@ pub(crate) enum RunError {
     /// io_uring was demanded
     #[error("reactor.io = \"uring\", but io_uring can not be had: {0}")]
     NoUring(String),
+    /// A reactor's thread came to an end without being told to
+    #[error("a reactor ended by itself; the log before says why")]
+    ReactorEnded,
     /// The system refused something
     #[error("{what}: {error}")]
     System {
@@ -98,7 +107,7 @@ pub fn run(config_path: &Path) -> ExitCode {
 
 fn try_run(config_path: &Path) -> Result<(), RunError> {
     let (config, findings) = config::load(config_path).map_err(RunError::Configuration)?;
-    logging::start(&config.log);
+    let _log = logging::start(&config.log);
     if !findings.is_empty() {
         tracing::warn!("{findings}");
     }
@@ -155,6 +164,13 @@ fn start_reactors(
     Ok(reactors)
 }
 
+/// Why segld stops.
+#[derive(Clone, Copy)]
+enum Reason {
+    Signal(&'static str),
+    ReactorEnded,
+}
+
 /// The main thread, once everything runs: signals, health, metrics, the watchdog.
 struct Main {
     config: Config,
@@ -172,51 +188,49 @@ impl Main {
             .map_err(system("the main thread's runtime"))?;
         let reason = runtime.block_on(self.until_stopped())?;
         // The main thread's tasks end with their runtime: from here on nobody reads health or metrics.
-        drop(runtime);
+        runtime.shutdown_background();
         self.stop(reason)
     }
 
-    /// Waits for the signal to stop; returns its name.
-    async fn until_stopped(&self) -> Result<&'static str, RunError> {
+    /// Waits until there is a reason to stop.
+    async fn until_stopped(&self) -> Result<Reason, RunError> {
         let mut hangup = signal(SignalKind::hangup()).map_err(system("SIGHUP"))?;
         let mut terminate = signal(SignalKind::terminate()).map_err(system("SIGTERM"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("SIGINT"))?;
         let health = service::Health::new(self.shared.clone());
         admin::start(&self.config.admin, self.shared.clone(), health.clone(), self.prometheus.clone()).await?;
-        let watchdog = service::Watchdog::start(health);
+        tokio::spawn(service::feed_watchdog(health));
+        let wanted = Arc::new(Notify::new());
+        let tellers = self.reactors.iter().map(ReactorThread::teller).collect();
+        tokio::spawn(reload_when(wanted.clone(), self.reloader.clone(), tellers));
         service::ready();
         tracing::info!(version = SOFTWARE, "ready");
+        let mut looks = tokio::time::interval(LOOK_AT_REACTORS);
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok("SIGTERM"),
-                _ = interrupt.recv() => return Ok("SIGINT"),
-                _ = hangup.recv() => self.reload().await,
-                () = watchdog.beat() => {
+                _ = terminate.recv() => return Ok(Reason::Signal("SIGTERM")),
+                _ = interrupt.recv() => return Ok(Reason::Signal("SIGINT")),
+                // One that comes during a reload is done after it; two are as good as one.
+                _ = hangup.recv() => wanted.notify_one(),
+                _ = looks.tick() => {
                     if self.reactors.iter().any(ReactorThread::is_finished) {
-                        tracing::error!("a reactor has ended by itself");
-                        return Ok("a reactor's end");
+                        return Ok(Reason::ReactorEnded);
                     }
                 }
             }
         }
     }
 
-    async fn reload(&self) {
-        service::reloading();
-        let reloader = self.reloader.clone();
-        let reloaded = tokio::task::spawn_blocking(move || reloader.reload()).await;
-        if matches!(reloaded, Ok(true)) {
-            self.reactors.iter().for_each(|reactor| reactor.tell(Control::Reloaded));
-        }
-        service::ready();
-    }
-
-    fn stop(self, reason: &'static str) -> Result<(), RunError> {
+    fn stop(self, reason: Reason) -> Result<(), RunError> {
         service::stopping();
-        tracing::info!(reason, "stopping");
+        let text = match reason {
+            Reason::Signal(name) => name,
+            Reason::ReactorEnded => "a reactor ended by itself",
+        };
+        tracing::info!(reason = text, "stopping");
         let desk = &self.shared.desk;
         let limit = self.config.limits.drain_timeout;
-        self.reactors.iter().for_each(|reactor| reactor.tell(Control::Drain(limit)));
+        self.reactors.iter().for_each(|reactor| reactor.teller().tell(Control::Drain(limit)));
         for reactor in self.reactors {
             if let Err(error) = reactor.join() {
                 tracing::error!(%error, "a reactor ended badly");
@@ -227,11 +241,31 @@ impl Main {
         if stopped.threads_left > 0 {
             tracing::error!(threads = stopped.threads_left, "left behind: stuck inside a token's call");
         }
-        desk.note(&Record::Stop(segl_audit::Stop { reason: reason.into() }));
+        desk.note(&Record::Stop(segl_audit::Stop { reason: text.into() }));
         if let Err(why) = desk.journal().close() {
             tracing::error!(why, "the journal could not be closed in order");
         }
+        // Tokens close their last sessions when they are dropped, and one that is away may take its time over it:
+        // the process's end does the same at once.
+        std::mem::forget((self.reloader, self.shared));
         tracing::info!("stopped");
-        Ok(())
+        match reason {
+            Reason::Signal(_) => Ok(()),
+            Reason::ReactorEnded => Err(RunError::ReactorEnded),
+        }
+    }
+}
+
+/// Reloads whenever it is wanted, one after the other.
+async fn reload_when(wanted: Arc<Notify>, reloader: Reloader, reactors: Vec<Teller>) {
+    loop {
+        wanted.notified().await;
+        service::reloading();
+        let reloader = reloader.clone();
+        let reloaded = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        if matches!(reloaded, Ok(true)) {
+            reactors.iter().for_each(|reactor| reactor.tell(Control::Reloaded));
+        }
+        service::ready();
     }
 }

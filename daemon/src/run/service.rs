@@ -64,22 +64,13 @@ impl Health {
     }
 }
 
-/// Feeds the service manager's watchdog for as long as [`Health`] is well.
-pub(super) struct Watchdog {
-    health: Health,
-    every: Duration,
-}
-
-impl Watchdog {
-    pub(super) fn start(health: Health) -> Watchdog {
-        let every = sd_notify::watchdog_enabled().map_or(LOOK_EVERY, |limit| limit / 3);
-        Watchdog { health, every }
-    }
-
-    /// Waits for one interval, then looks and feeds.
-    pub(super) async fn beat(&self) {
-        tokio::time::sleep(self.every).await;
-        match self.health.check() {
+/// Feeds the service manager's watchdog for as long as [`Health`] is well, whatever else the main thread waits for.
+pub(super) async fn feed_watchdog(health: Health) {
+    let every = sd_notify::watchdog_enabled().map_or(LOOK_EVERY, |limit| limit / 3);
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        match health.check() {
             Ok(()) => tell(&[NotifyState::Watchdog]),
             Err(why) => tracing::error!(why, "not well: the watchdog is not fed"),
         }
