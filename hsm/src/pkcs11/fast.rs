@@ -10,17 +10,19 @@ use std::{ffi::c_void, path::Path, ptr};
 
 use cryptoki::{object::ObjectHandle, session::Session};
 use cryptoki_sys::{
-    CK_FUNCTION_LIST, CK_MECHANISM, CK_MECHANISM_TYPE, CK_OBJECT_HANDLE, CK_RSA_PKCS_MGF_TYPE, CK_RSA_PKCS_PSS_PARAMS,
-    CK_RV, CK_SESSION_HANDLE, CK_ULONG, CKR_OK,
+    CK_FUNCTION_LIST, CK_INFO, CK_MECHANISM, CK_MECHANISM_TYPE, CK_OBJECT_HANDLE, CK_RSA_PKCS_MGF_TYPE,
+    CK_RSA_PKCS_PSS_PARAMS, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_OK,
 };
 
 use crate::{SIGNATURE_LEN_MAX, Signature};
 
+type GetInfo = unsafe extern "C" fn(*mut CK_INFO) -> CK_RV;
 type SignInit = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE) -> CK_RV;
 type Sign = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
 
-/// The two functions, and the library they live in.
+/// The functions, and the library they live in.
 pub(super) struct FastPath {
+    get_info: GetInfo,
     sign_init: SignInit,
     sign: Sign,
     /// Holds the library loaded while the pointers are in use.
@@ -54,8 +56,8 @@ pub(super) enum Failure {
 }
 
 impl FastPath {
-    /// Loads the function list. The library is the one `cryptoki` has loaded already: the loader gives the same
-    /// handle for the same path.
+    /// Loads the function list. The library should be the one `cryptoki` has loaded already, since the loader gives
+    /// the same handle for the same file; [`FastPath::check_initialised`] looks whether it is.
     pub(super) fn load(path: &Path) -> Result<FastPath, String> {
         // SAFETY: the library's initialisers run; it is the operator's choice of trusted code and was loaded before.
         let library = unsafe { cryptoki_sys::Pkcs11::new(path) }.map_err(|error| error.to_string())?;
@@ -67,12 +69,30 @@ impl FastPath {
             return Err(format!("C_GetFunctionList: CKR {rv:#x}"));
         }
         // SAFETY: not null, and the list belongs to the library, which stays loaded as long as `library` lives; the
-        // two fields stand at the same place in every version of the structure. Read by value, so alignment is moot.
-        let (sign_init, sign) = unsafe { ((&raw const (*list).C_SignInit).read(), (&raw const (*list).C_Sign).read()) };
-        let (Some(sign_init), Some(sign)) = (sign_init, sign) else {
-            return Err("the module has no C_SignInit or no C_Sign".into());
+        // fields stand at the same place in every version of the structure. They are read by value and unaligned,
+        // since some modules pack their list.
+        let (get_info, sign_init, sign) = unsafe {
+            (
+                (&raw const (*list).C_GetInfo).read_unaligned(),
+                (&raw const (*list).C_SignInit).read_unaligned(),
+                (&raw const (*list).C_Sign).read_unaligned(),
+            )
         };
-        Ok(FastPath { sign_init, sign, _library: library })
+        let (Some(get_info), Some(sign_init), Some(sign)) = (get_info, sign_init, sign) else {
+            return Err("the module has no C_GetInfo, no C_SignInit or no C_Sign".into());
+        };
+        Ok(FastPath { get_info, sign_init, sign, _library: library })
+    }
+
+    /// Whether the library of these functions is the one that C_Initialize was said to.
+    pub(super) fn check_initialised(&self) -> Result<(), &'static str> {
+        let mut info = CK_INFO::default();
+        // SAFETY: `info` is a place to write one CK_INFO; the function may be called at any time.
+        match unsafe { (self.get_info)(&mut info) } {
+            CKR_CRYPTOKI_NOT_INITIALIZED => Err("the library was loaded twice, as if its file had been exchanged"),
+            // A module that can not tell about itself may sign for all that.
+            _ => Ok(()),
+        }
     }
 
     /// Signs `data`, already in the form the mechanism wants it; the signature replaces what was in `out`.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -33,6 +33,8 @@ pub(super) struct Generation {
     /// A session that does nothing: when a token's last session is closed the login ends, and with it every handle
     /// of a private object, so this one stays while the others come and go.
     anchor: Mutex<Option<OpenSession>>,
+    /// Sessions that are open, the anchor not counted. Changes under the module's `opening`.
+    sessions: AtomicU32,
 }
 
 /// What was looked up, each under the locator it was looked up by.
@@ -64,6 +66,7 @@ impl Generation {
             logged_in: AtomicBool::new(false),
             keys: Mutex::default(),
             anchor: Mutex::new(anchor),
+            sessions: AtomicU32::new(0),
         })
     }
 
@@ -89,6 +92,34 @@ impl Generation {
 
     pub(super) fn set_keys(&self, table: KeyTable) {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+
+    /// Opens a session. The module's `opening` is held, as for the next ones.
+    pub(super) fn open_session(&self, module: &Module) -> Result<OpenSession> {
+        let mut opened = module.open_session(self.slot);
+        // The anchor may have had the last session that others left us: it is better used.
+        if self.sessions() == 0 && opened.as_ref().is_err_and(|error| error.kind() == Kind::SessionCount) {
+            self.end(module);
+            opened = module.open_session(self.slot);
+        }
+        let opened = opened?;
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        Ok(opened)
+    }
+
+    /// Closes a session that was opened here. The last one ends the login where no anchor holds it, and with it the
+    /// generation.
+    pub(super) fn close_session(&self, module: &Module, session: OpenSession) -> Result<()> {
+        let last = self.sessions.fetch_sub(1, Ordering::Relaxed) == 1;
+        if last && self.anchor.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.give_up();
+        }
+        module.close_session(session)
+    }
+
+    /// Sessions that are open, the anchor not counted.
+    pub(super) fn sessions(&self) -> u32 {
+        self.sessions.load(Ordering::Relaxed)
     }
 
     /// Closes the anchor. Before another generation's first session is opened, so that its number names nobody else.

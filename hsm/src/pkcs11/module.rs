@@ -1,4 +1,4 @@
-//! A PKCS#11 module: loaded and initialised once per process, whoever asks.
+//! A PKCS#11 module: loaded once per process, whoever asks, and initialised once, by the first who uses it.
 
 use std::{
     collections::BTreeMap,
@@ -14,16 +14,27 @@ use cryptoki::{
 use cryptoki_sys::CK_SESSION_HANDLE;
 
 use super::{ckr, fast::FastPath};
-use crate::{Error, Kind, ModuleId, Result};
+use crate::{Error, Kind, ModuleId, Result, Retry, Rung, Signed, Verdict};
 
-/// A PKCS#11 module, initialised.
+/// A PKCS#11 module, loaded.
 #[derive(Debug)]
 pub struct Module {
     id: ModuleId,
     path: PathBuf,
     context: Pkcs11,
     fast: FastPath,
+    initialised: Mutex<Initialised>,
+    opening: Mutex<()>,
     sessions: Mutex<Sessions>,
+}
+
+/// What came of C_Initialize, which must not be called a second time once it has succeeded.
+#[derive(Debug)]
+enum Initialised {
+    NotYet,
+    Yes,
+    /// It succeeded, and still the module can not be used: nothing to try before the process starts anew
+    InVain(Error),
 }
 
 /// Who holds which handle. A module may give a number again once it has closed a session by itself (the token was
@@ -49,16 +60,17 @@ impl std::ops::Deref for OpenSession {
     }
 }
 
-/// Every module this process has initialised. C_Initialize is process-wide and cryptoki does not guard against a
-/// second one, so the modules stay here for good; the lock is held through C_Initialize for the same reason.
+/// Every module this process has loaded. C_Initialize is process-wide and cryptoki does not guard against a second
+/// one, so the modules stay here for good. The lock is not held through C_Initialize: a module that hangs there holds
+/// up its own tokens alone.
 static LOADED: Mutex<BTreeMap<PathBuf, Arc<Module>>> = Mutex::new(BTreeMap::new());
 
 impl Module {
-    /// Loads the library at `path` (absolute: a bare name would be searched for) and initialises it with locking by
-    /// the operating system. Loading it again gives what was loaded first; under another id that is an error, since
-    /// what is done to the module is done to all its tokens.
+    /// Loads the library at `path` (absolute: a bare name would be searched for). Loading it again gives what was
+    /// loaded first; under another id that is an error, since what is done to the module is done to all its tokens.
     ///
-    /// Blocks as long as C_Initialize does.
+    /// The device behind it is not asked yet: C_Initialize, which may fail or block while the device is away, is for
+    /// the first session that is opened, on its thread.
     pub fn load(path: impl AsRef<Path>, id: ModuleId) -> Result<Arc<Module>> {
         let path = path.as_ref();
         let refuse = |why: String| Error::of(Kind::Module, "module", format!("{}: {why}", path.display()));
@@ -74,11 +86,16 @@ impl Module {
             return Ok(module.clone());
         }
         let context = Pkcs11::new(&path).map_err(|error| ckr::from_cryptoki("load", error))?;
-        context
-            .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
-            .map_err(|error| ckr::from_cryptoki("C_Initialize", error))?;
         let fast = FastPath::load(&path).map_err(refuse)?;
-        let module = Arc::new(Module { id, path: path.clone(), context, fast, sessions: Mutex::default() });
+        let module = Arc::new(Module {
+            id,
+            path: path.clone(),
+            context,
+            fast,
+            initialised: Mutex::new(Initialised::NotYet),
+            opening: Mutex::default(),
+            sessions: Mutex::default(),
+        });
         loaded.insert(path, module.clone());
         Ok(module)
     }
@@ -91,6 +108,46 @@ impl Module {
     /// Where it was loaded from, links resolved.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// C_Initialize, with locking by the operating system, unless it was done. A failure is tried again by the next
+    /// who asks.
+    pub(super) fn initialise(&self) -> Result<()> {
+        let mut initialised = self.initialised.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*initialised {
+            Initialised::Yes => return Ok(()),
+            Initialised::InVain(error) => return Err(error.clone()),
+            Initialised::NotYet => {}
+        }
+        self.context
+            .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
+            .map_err(|error| self.not_initialised(ckr::from_cryptoki("C_Initialize", error)))?;
+        // Signing goes by a function list of its own, which must be one of this very library: the file could have
+        // been exchanged between the two times it was opened, and then C_Initialize was said to another.
+        if let Err(why) = self.fast.check_initialised() {
+            let verdict = Verdict { rung: Rung::Operator, ..Kind::Module.verdict() };
+            let detail = format!("{}: {why}; start anew", self.path.display());
+            let error = Error::new(Kind::Module, verdict, "module", detail);
+            *initialised = Initialised::InVain(error.clone());
+            return Err(error);
+        }
+        *initialised = Initialised::Yes;
+        Ok(())
+    }
+
+    /// Whatever C_Initialize says, it is about the module, and tried again unless only an operator can help.
+    fn not_initialised(&self, error: Error) -> Error {
+        let verdict = error.verdict();
+        let rung = if verdict.rung == Rung::Operator { Rung::Operator } else { Rung::Module };
+        let verdict = Verdict { signed: Signed::No, retry: Retry::Elsewhere, rung, ..verdict };
+        Error::new(Kind::Module, verdict, "module", format!("{}: {error}", self.path.display()))
+    }
+
+    /// Held through C_OpenSession and C_CloseSession of all the module's tokens, and while a new generation is begun:
+    /// it is what makes them one after the other. Handle numbers are the module's, so a late close could hit a
+    /// session of another token. Signing never waits for it.
+    pub(super) fn opening(&self) -> MutexGuard<'_, ()> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn context(&self) -> &Pkcs11 {

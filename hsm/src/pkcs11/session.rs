@@ -221,7 +221,7 @@ impl Session for Pkcs11Session {
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        self.shared.close_session(self.session)
+        self.shared.close_session(&self.generation, self.session)
     }
 }
 

@@ -39,9 +39,6 @@ pub(super) struct Shared {
     /// Goes up whenever a session's copy of the key handles may be out of date.
     version: AtomicU64,
     current: Mutex<Option<Arc<Generation>>>,
-    /// Held through C_OpenSession and C_CloseSession, and while a new generation is begun: it is what makes them one
-    /// after the other. Signing never waits for it.
-    opening: Mutex<()>,
     /// Held through a login and the look-up of keys after it.
     pub(super) login: Mutex<()>,
 }
@@ -78,7 +75,6 @@ impl Pkcs11Token {
             shown: Mutex::default(),
             version: AtomicU64::new(1),
             current: Mutex::default(),
-            opening: Mutex::default(),
             login: Mutex::default(),
         };
         Ok(Pkcs11Token { shared: Arc::new(shared) })
@@ -88,7 +84,7 @@ impl Pkcs11Token {
     /// so it may block as long as the module does.
     pub fn retry_pin(&self) -> Result<()> {
         let generation = {
-            let _one = lock(&self.shared.opening);
+            let _one = self.shared.module.opening();
             self.shared.generation()?
         };
         self.shared.guard(&generation)?.forget()
@@ -121,24 +117,29 @@ impl Token for Pkcs11Token {
 
 impl Shared {
     fn open_session(&self) -> Result<(Arc<Generation>, OpenSession)> {
-        let _one = lock(&self.opening);
+        let _one = self.module.opening();
         let generation = self.generation()?;
-        match self.module.open_session(generation.slot) {
+        match generation.open_session(&self.module) {
             Ok(session) => Ok((generation, session)),
             Err(error) => {
-                self.judge(&generation, &error);
+                // While others are open, what one more could not have says nothing against theirs: they will hear
+                // for themselves when they sign.
+                if generation.sessions() == 0 {
+                    self.judge(&generation, &error);
+                }
                 Err(error)
             }
         }
     }
 
-    pub(super) fn close_session(&self, session: OpenSession) -> Result<()> {
-        let _one = lock(&self.opening);
-        self.module.close_session(session)
+    pub(super) fn close_session(&self, generation: &Generation, session: OpenSession) -> Result<()> {
+        let _one = self.module.opening();
+        generation.close_session(&self.module, session)
     }
 
-    /// The current generation, or a new one where there is none or it was given up. `opening` is held.
+    /// The current generation, or a new one where there is none or it was given up. The module's `opening` is held.
     fn generation(&self) -> Result<Arc<Generation>> {
+        self.module.initialise()?;
         let old = lock(&self.current).clone();
         if let Some(old) = old {
             if !old.is_given_up() {

@@ -5,6 +5,7 @@
 
 mod contract;
 mod embedded;
+mod failing;
 mod kryoptic;
 mod openssl;
 mod pin;

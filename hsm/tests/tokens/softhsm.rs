@@ -43,15 +43,19 @@ pub(crate) fn module_path() -> PathBuf {
 /// Runs a test with an empty SoftHSM2 of its own.
 pub(crate) fn softhsm(test: &str, body: impl FnOnce(&Path)) {
     let environment = |directory: &Path| -> Vec<(&'static str, OsString)> {
-        let tokens = directory.join("tokens");
-        fs::create_dir(&tokens).unwrap();
-        let configuration = directory.join("softhsm2.conf");
-        let text =
-            format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
-        fs::write(&configuration, text).unwrap();
-        vec![("SOFTHSM2_CONF", configuration.into())]
+        vec![("SOFTHSM2_CONF", softhsm_configuration(directory).into())]
     };
     in_own_process(test, environment, body);
+}
+
+/// Makes room for tokens, and the file that says where.
+pub(crate) fn softhsm_configuration(directory: &Path) -> PathBuf {
+    let tokens = directory.join("tokens");
+    fs::create_dir(&tokens).unwrap();
+    let configuration = directory.join("softhsm2.conf");
+    let text = format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
+    fs::write(&configuration, text).unwrap();
+    configuration
 }
 
 pub(crate) fn make_token(label: &str) {
@@ -150,6 +154,8 @@ fn keys_that_can_not_be_told_apart_or_used_are_refused_with_the_reason() {
         make_key(&module, "segl", "EC:secp256r1", "orphan", "04");
         run(tool(&module, "segl").args(["--delete-object", "--type", "pubkey", "--id", "04"]));
         let token = token(directory, "pkcs11:token=segl", PIN);
+        // The first session initialises the module.
+        token.open().unwrap().close().unwrap();
         make_key_that_may_not_sign("decrypts");
         let cases = [
             ("pkcs11:object=twin", Kind::KeyMissing, "several"),

@@ -1,0 +1,91 @@
+/* A PKCS#11 module for the tests: SoftHSM2 with faults. A file named as a call (C_Initialize, ...) in the directory
+ * $SEGL_TEST_FAULTS holds the code, in hexadecimal, that the call answers instead of being made; a file "sessions" the
+ * number of sessions there are. The calls' places in the function list are PKCS#11's own (v2.40, pkcs11f.h). */
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef unsigned long RV;
+typedef RV (*Call)(void *, void *, void *, void *, void *);
+enum { INITIALIZE = 0, GET_FUNCTION_LIST = 3, OPEN_SESSION = 12, CLOSE_SESSION = 13, LOGIN = 18, GET_ATTRIBUTE = 24, CALLS = 68 };
+struct list { unsigned char version[2]; Call call[CALLS]; };
+
+static struct list real, ours;
+static unsigned long sessions;
+
+static int number(const char *name, int base, unsigned long *value) {
+    char path[4096], text[64];
+    snprintf(path, sizeof path, "%s/%s", getenv("SEGL_TEST_FAULTS"), name);
+    FILE *file = fopen(path, "r");
+    if (file == NULL) return 0;
+    int found = fgets(text, sizeof text, file) != NULL;
+    fclose(file);
+    if (found) *value = strtoul(text, NULL, base);
+    return found;
+}
+
+static RV fault(const char *name) {
+    unsigned long code = 0;
+    number(name, 16, &code);
+    return code;
+}
+
+static RV initialize(void *a, void *b, void *c, void *d, void *e) {
+    RV code = fault("C_Initialize");
+    return code != 0 ? code : real.call[INITIALIZE](a, b, c, d, e);
+}
+
+static RV open_session(void *a, void *b, void *c, void *d, void *e) {
+    RV code = fault("C_OpenSession");
+    unsigned long most;
+    if (code == 0 && number("sessions", 10, &most) && sessions >= most) code = 0xb1;
+    if (code == 0) code = real.call[OPEN_SESSION](a, b, c, d, e);
+    if (code == 0) sessions++;
+    return code;
+}
+
+static RV close_session(void *a, void *b, void *c, void *d, void *e) {
+    RV code = real.call[CLOSE_SESSION](a, b, c, d, e);
+    if (code == 0) sessions--;
+    return code;
+}
+
+static RV login(void *a, void *b, void *c, void *d, void *e) {
+    RV code = fault("C_Login");
+    return code != 0 ? code : real.call[LOGIN](a, b, c, d, e);
+}
+
+/* Fails for the object whose label is written in the file "poisoned". */
+static RV get_attribute(void *a, void *b, void *c, void *d, void *e) {
+    char path[4096], wanted[64] = "", label[64] = "";
+    struct { unsigned long type; void *value; unsigned long length; } ask = { 3, label, sizeof label - 1 };
+    snprintf(path, sizeof path, "%s/poisoned", getenv("SEGL_TEST_FAULTS"));
+    FILE *file = fopen(path, "r");
+    if (file != NULL) {
+        if (fgets(wanted, sizeof wanted, file) == NULL) wanted[0] = 0;
+        fclose(file);
+        RV code = real.call[GET_ATTRIBUTE](a, b, &ask, (void *)1, NULL);
+        if (code == 0 && strcmp(label, wanted) == 0) return fault("C_GetAttributeValue");
+    }
+    return real.call[GET_ATTRIBUTE](a, b, c, d, e);
+}
+
+RV C_GetFunctionList(struct list **list) {
+    if (real.call[INITIALIZE] == NULL) {
+        void *library = dlopen(SOFTHSM, RTLD_NOW | RTLD_LOCAL);
+        struct list *found = NULL;
+        if (library == NULL) return 6;
+        RV code = ((RV (*)(struct list **))dlsym(library, "C_GetFunctionList"))(&found);
+        if (code != 0) return code;
+        real = ours = *found;
+        ours.call[INITIALIZE] = initialize;
+        ours.call[GET_FUNCTION_LIST] = (Call)C_GetFunctionList;
+        ours.call[OPEN_SESSION] = open_session;
+        ours.call[CLOSE_SESSION] = close_session;
+        ours.call[LOGIN] = login;
+        ours.call[GET_ATTRIBUTE] = get_attribute;
+    }
+    *list = &ours;
+    return 0;
+}

@@ -1,0 +1,129 @@
+//! What a token of a failing module does: SoftHSM2 behind `failing.c`, which fails as files tell it to.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use segl_hsm::{
+    Algorithm, Input, KeyId, Kind, ModuleId, Retry, Rung, Session, Signature, Token,
+    pkcs11::{Module, Pkcs11Token},
+};
+
+use crate::{
+    contract::{self, spec},
+    process::{in_own_process, run},
+    softhsm::{PIN, make_key, make_token, module_path, pin_file, softhsm_configuration},
+};
+
+const GENERAL_ERROR: &str = "5";
+
+struct Failing<'a> {
+    directory: &'a Path,
+}
+
+/// Runs a test on a SoftHSM2 of its own with the key `one`, behind a module that can be told to fail.
+fn failing(test: &str, body: impl FnOnce(&Failing<'_>)) {
+    let environment = |directory: &Path| -> Vec<(&'static str, OsString)> {
+        fs::create_dir(directory.join("faults")).unwrap();
+        let softhsm = softhsm_configuration(directory);
+        vec![("SOFTHSM2_CONF", softhsm.into()), ("SEGL_TEST_FAULTS", directory.join("faults").into())]
+    };
+    in_own_process(test, environment, |directory| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tokens/failing.c");
+        let softhsm = format!("-DSOFTHSM=\"{}\"", module_path().display());
+        let mut cc = Command::new("cc");
+        run(cc.args(["-shared", "-fPIC", "-o"]).arg(directory.join("failing.so")).arg(softhsm).arg(source).arg("-ldl"));
+        make_token("segl");
+        make_key(&module_path(), "segl", "EC:secp256r1", "one", "01");
+        body(&Failing { directory });
+    });
+}
+
+impl Failing<'_> {
+    fn fails(&self, call: &str, with: &str) {
+        fs::write(self.fault(call), with).unwrap();
+    }
+
+    fn is_well(&self, call: &str) {
+        fs::remove_file(self.fault(call)).unwrap();
+    }
+
+    fn fault(&self, call: &str) -> PathBuf {
+        PathBuf::from(env::var_os("SEGL_TEST_FAULTS").unwrap()).join(call)
+    }
+
+    fn token(&self) -> Pkcs11Token {
+        let module = Module::load(self.directory.join("failing.so"), ModuleId(1)).unwrap();
+        let (uri, pin, state) = ("pkcs11:token=segl", pin_file(self.directory, PIN), self.directory.join("state"));
+        let token = Pkcs11Token::new("hsm", module, uri.parse().unwrap(), pin, state).unwrap();
+        token.add_keys(&[spec(KeyId(1), "pkcs11:object=one")]);
+        token
+    }
+}
+
+fn sign(session: &mut Box<dyn Session>, key: u32) -> segl_hsm::Result<()> {
+    let algorithm = Algorithm::EcdsaP256Sha256;
+    session.sign(KeyId(key), algorithm, &Input::message(b"text"), &mut Signature::new())
+}
+
+#[test]
+fn a_module_that_can_not_be_initialised_is_loaded_and_tried_again_at_every_open() {
+    failing("failing::a_module_that_can_not_be_initialised_is_loaded_and_tried_again_at_every_open", |hsm| {
+        hsm.fails("C_Initialize", GENERAL_ERROR);
+        let token = hsm.token();
+        for _ in 0..3 {
+            let error = token.open().err().unwrap();
+            let verdict = error.verdict();
+            assert_eq!((error.kind(), verdict.retry, verdict.rung), (Kind::Module, Retry::Elsewhere, Rung::Module));
+            assert!(error.to_string().contains("CKR_GENERAL_ERROR"), "{error}");
+        }
+        hsm.is_well("C_Initialize");
+        let mut session = contract::session(&token);
+        sign(&mut session, 1).unwrap();
+        // Another token of it, and a load once more, find it initialised.
+        contract::session(&hsm.token()).close().unwrap();
+        session.close().unwrap();
+    });
+}
+
+#[test]
+fn an_open_that_fails_leaves_the_sessions_that_are_open_alone() {
+    failing("failing::an_open_that_fails_leaves_the_sessions_that_are_open_alone", |hsm| {
+        let token = hsm.token();
+        let mut session = contract::session(&token);
+        for code in [GENERAL_ERROR, "30", "32", "e0"] {
+            hsm.fails("C_OpenSession", code);
+            assert_eq!(token.open().err().unwrap().verdict().rung, Rung::Token);
+            sign(&mut session, 1).unwrap();
+        }
+        hsm.is_well("C_OpenSession");
+        session.close().unwrap();
+        // With none open it is the generation's first, and so its end.
+        hsm.fails("C_OpenSession", GENERAL_ERROR);
+        token.open().err().unwrap();
+        hsm.is_well("C_OpenSession");
+        let mut session = contract::session(&token);
+        sign(&mut session, 1).unwrap();
+        session.close().unwrap();
+    });
+}
+
+#[test]
+fn the_last_session_a_token_has_left_is_used_for_signing() {
+    failing("failing::the_last_session_a_token_has_left_is_used_for_signing", |hsm| {
+        hsm.fails("sessions", "1");
+        let token = hsm.token();
+        let mut session = contract::session(&token);
+        sign(&mut session, 1).unwrap();
+        assert_eq!(token.open().err().unwrap().kind(), Kind::SessionCount);
+        sign(&mut session, 1).unwrap();
+        session.close().unwrap();
+        let mut session = contract::session(&token);
+        sign(&mut session, 1).unwrap();
+        session.close().unwrap();
+    });
+}
