@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test it is the failure")]
 
 mod bad_input;
+mod brokers;
 mod first_light;
 mod hazards;
 mod journal;
