@@ -3,8 +3,8 @@
 //! ```text
 //! segment  = header, batch*, zeros to the end
 //! header   = one block:  "SEGLJNL1", version u32, 0 u32, first seq u64, size of the segment u64, created u64 (UTC ns),
-//!            hash of the record before [32], length of the host's name u8, the name [<= 64], zeros,
-//!            CRC-32C u32 of all before it
+//!            hash of the record before [32], length of the host's name u8, the name [<= 64], zeros to byte 144,
+//!            first open intent u64, zeros, CRC-32C u32 of all before it
 //! batch    = "SEGLBAT1", CRC-32C u32 of all after it, length u32 (header and frames), records u32, 0 u32,
 //!            first seq u64, frame*, zeros to the next block
 //! frame    = length u32 (of the body), CRC-32C u32 (of hash and body), hash [32] = SHA-256(hash before || body), body
@@ -61,6 +61,9 @@ pub(crate) struct SegmentHeader {
     pub(crate) created_ns: u64,
     pub(crate) previous: Hash,
     pub(crate) host: String,
+    /// No record before this one waits for an outcome that does not stand before this segment; the first record of
+    /// the segment when none waits, or when the segment was written before this was
+    pub(crate) open_from: u64,
 }
 
 impl SegmentHeader {
@@ -75,6 +78,7 @@ impl SegmentHeader {
         block[40..72].copy_from_slice(&self.previous);
         block[72] = host.len() as u8;
         block[73..73 + host.len()].copy_from_slice(host);
+        block[144..152].copy_from_slice(&self.open_from.to_le_bytes());
         let crc = crc32c::crc32c(&block[..508]);
         block[508..].copy_from_slice(&crc.to_le_bytes());
         block
@@ -91,8 +95,13 @@ impl SegmentHeader {
             return Err("the header is of another version of the format");
         }
         let host = block.get(73..73 + usize::from(block[72])).and_then(|host| std::str::from_utf8(host).ok());
+        let (first_seq, open_from) = (u64_at(block, 16), u64_at(block, 144));
+        if open_from > first_seq {
+            return Err("the header speaks of an open intent that comes later");
+        }
         Ok(SegmentHeader {
-            first_seq: u64_at(block, 16),
+            first_seq,
+            open_from: if open_from == 0 { first_seq } else { open_from },
             segment_bytes: u64_at(block, 24),
             created_ns: u64_at(block, 32),
             previous: block[40..72].try_into().expect("32 bytes"),

@@ -238,8 +238,9 @@ pub(crate) struct Shared {
 impl Journal {
     /// Opens the directory, checks its end, repairs a torn one, and starts the threads.
     ///
-    /// Checked are every segment's header and the last two segments entirely: as much as keeps the start short after
-    /// years. [`crate::verify`] checks everything.
+    /// Checked are every segment's header and the last two segments entirely, as well as those before in which an
+    /// intent without an outcome may stand: as much as keeps the start short after years. [`crate::verify`] checks
+    /// everything.
     pub fn open(config: Config) -> Result<(Journal, Recovery), OpenError> {
         let (shared, running, recovery) = open::open(config)?;
         Ok((Journal { shared, running: Mutex::new(Some(running)) }, recovery))

@@ -11,6 +11,7 @@ use crate::{
     codec,
     format::{self, BATCH_HEADER_LEN, FRAME_HEADER_LEN, align},
     journal::{Refusal, Stats},
+    open_intents::Row,
     record::{Gap, Record},
 };
 
@@ -29,6 +30,8 @@ pub(crate) struct Batch {
     pub(crate) bytes: Vec<u8>,
     pub(crate) records: u32,
     pub(crate) first_seq: u64,
+    /// The first intent whose outcome does not stand before this batch; its first record when there is none
+    pub(crate) open_from: u64,
     charge: u64,
 }
 
@@ -46,7 +49,7 @@ pub(crate) enum Target {
 pub(crate) struct Ledger {
     pending: Batch,
     next_seq: u64,
-    open_intents: u32,
+    open_intents: Row,
     /// Bytes left in the current segment
     current_left: u64,
     /// Charged to the batch that is being written
@@ -93,12 +96,12 @@ enum Rank {
 
 impl Ledger {
     pub(crate) fn new(config: &crate::Config, next_seq: u64, current_left: u64, spare: Option<File>) -> Ledger {
-        let mut pending = Batch { first_seq: next_seq, ..Batch::default() };
+        let mut pending = Batch { first_seq: next_seq, open_from: next_seq, ..Batch::default() };
         format::begin_batch(&mut pending.bytes);
         Ledger {
             pending,
             next_seq,
-            open_intents: 0,
+            open_intents: Row::with_room_for(config.open_intents_max),
             current_left,
             in_flight: 0,
             spare,
@@ -120,6 +123,7 @@ impl Ledger {
     /// Records that must come before anybody's intent: what the journal has to say of its own past.
     pub(crate) fn owe(&mut self, records: impl IntoIterator<Item = Record<'static>>) {
         self.owed.extend(records);
+        self.pending.open_from = self.open_from();
     }
 
     /// Takes a record, whose kind and fields are `rest`.
@@ -132,10 +136,10 @@ impl Ledger {
             self.count_refused(time_ns, why);
             return Err(refusal);
         }
-        match rank {
-            Rank::Intent => self.open_intents += 1,
-            Rank::Outcome => self.open_intents -= 1,
-            Rank::Ordinary | Rank::Control => {}
+        match record {
+            Record::Intent(_) => self.open_intents.open(self.next_seq),
+            Record::Outcome(outcome) => self.open_intents.close(outcome.intent),
+            _ => {}
         }
         Ok(self.push(rest, time_ns))
     }
@@ -177,6 +181,7 @@ impl Ledger {
         }
         format::begin_batch(&mut batch.bytes);
         (batch.records, batch.charge, batch.first_seq) = (0, 0, self.next_seq);
+        batch.open_from = self.open_from();
         std::mem::swap(batch, &mut self.pending);
         self.in_flight = batch.charge;
         if align(batch.bytes.len() as u64) <= self.current_left {
@@ -255,17 +260,27 @@ impl Ledger {
             appended_seq: self.next_seq - 1,
             durable_seq: 0,
             pending_bytes: if self.pending.records == 0 { 0 } else { self.pending.bytes.len() },
-            open_intents: self.open_intents,
+            open_intents: self.open_intents.len(),
             refused: self.refused,
             commits: self.commits,
             room_bytes: self.room().saturating_sub(self.in_flight),
         }
     }
 
+    /// The first intent whose outcome has not been appended, be it of an earlier run; the next record when there is
+    /// none.
+    fn open_from(&self) -> u64 {
+        let owed = self.owed.iter().find_map(|record| match record {
+            Record::Outcome(outcome) => Some(outcome.intent),
+            _ => None,
+        });
+        owed.or(self.open_intents.lowest()).unwrap_or(self.next_seq)
+    }
+
     fn rank(&self, record: &Record<'_>) -> Rank {
         match record {
             Record::Intent(_) => Rank::Intent,
-            Record::Outcome(_) if self.open_intents > 0 => Rank::Outcome,
+            Record::Outcome(outcome) if self.open_intents.contains(outcome.intent) => Rank::Outcome,
             Record::Refused(_) | Record::Connection(_) => Rank::Ordinary,
             _ => Rank::Control,
         }
@@ -279,7 +294,7 @@ impl Ledger {
         let owing = !self.owed.is_empty();
         let (enough, limit) = match rank {
             Rank::Intent if owing || self.unreserved() < charge + OUTCOME_RESERVE + CONTROL_RESERVE => (false, None),
-            Rank::Intent if self.open_intents >= self.open_intents_max => return Err(BACKLOG),
+            Rank::Intent if self.open_intents.len() >= self.open_intents_max => return Err(BACKLOG),
             Rank::Ordinary if owing || self.unreserved() < charge + CONTROL_RESERVE => (false, None),
             Rank::Intent | Rank::Ordinary => (true, Some(self.pending_bytes_max)),
             Rank::Control => (self.unreserved() >= charge, Some(self.pending_bytes_max + CONTROL_RESERVE as usize)),
@@ -329,7 +344,7 @@ impl Ledger {
 
     /// Room that is not kept for outcomes either.
     fn unreserved(&self) -> u64 {
-        self.unspoken().saturating_sub(u64::from(self.open_intents) * OUTCOME_RESERVE)
+        self.unspoken().saturating_sub(u64::from(self.open_intents.len()) * OUTCOME_RESERVE)
     }
 }
 
@@ -413,11 +428,11 @@ mod tests {
             config.open_intents_max = 60;
             let spare = || File::open("/dev/null").expect("it is there");
             let mut ledger = Ledger::new(&config, 1, 0, None);
-            let (mut batch, mut writing, mut open) = (Batch::default(), false, 0u32);
+            let (mut batch, mut writing, mut open) = (Batch::default(), false, Vec::new());
             for step in steps {
                 match step {
-                    Step::Intent(len) => open += u32::from(append(&mut ledger, &intent(&"i".repeat(len))).is_ok()),
-                    Step::Outcome(len) if open > 0 => {
+                    Step::Intent(len) => open.extend(append(&mut ledger, &intent(&"i".repeat(len)))),
+                    Step::Outcome(len) if !open.is_empty() => {
                         let text = "o".repeat(len);
                         let result = OutcomeResult::Discarded {
                             reason: text.as_str().into(),
@@ -425,7 +440,7 @@ mod tests {
                         };
                         let token = Some(text.as_str().into());
                         let outcome = Outcome {
-                            intent: 1,
+                            intent: open.swap_remove(len % open.len()),
                             result,
                             token,
                             attempts: u8::MAX,
@@ -434,7 +449,6 @@ mod tests {
                             token_us: u32::MAX,
                         };
                         prop_assert!(append(&mut ledger, &Record::Outcome(outcome)).is_ok());
-                        open -= 1;
                     }
                     Step::Outcome(_) => {}
                     Step::Refused(len) => {

@@ -12,7 +12,8 @@
 //! - **Every record is chained** to all before it by SHA-256, and each batch and record has a CRC-32C. A chain shows
 //!   that something was changed, as long as its last hash is kept elsewhere; it can not show that the end was cut
 //!   off, nor that all of it was made anew. Signed checkpoints will (see `writer.rs` for their place).
-//! - **Every intent gets an outcome**, if need be from the next run: `unknown`, code `interrupted`.
+//! - **Every intent gets an outcome**, if need be from the next run: `unknown`, code `interrupted`. How far back that
+//!   has to look stands in each segment's header; an intent in a segment that was taken away is not looked for.
 //! - **Room for outcomes is reserved** when the intent is taken. On a full disk intents are refused
 //!   ([`Refusal::Full`], [`State::Full`]); the disk is looked at every second, and service resumes by itself.
 //! - **A failed write or fdatasync is for good** ([`State::Failed`]): after it nobody can tell what is on disk, and

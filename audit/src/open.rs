@@ -156,6 +156,7 @@ struct End {
 
 fn find_end(directory: &Path) -> Result<End, OpenError> {
     let names = scan::list_segments(directory)?;
+    let read_from = read_from(&names)?;
     let mut before: Option<Segment> = None;
     let mut open = OpenIntents::default();
     for (index, (first_seq, path)) in names.iter().enumerate() {
@@ -165,7 +166,7 @@ fn find_end(directory: &Path) -> Result<End, OpenError> {
             from_disk(&file).map_err(io_error(path))?;
         }
         let mut segment = Segment::open(path, *first_seq, file)?;
-        if index + 2 >= names.len() {
+        if index >= read_from {
             if let Some(before) = &before {
                 before.is_followed_by(&segment).map_err(ReadError::from)?;
             }
@@ -196,6 +197,15 @@ fn find_end(directory: &Path) -> Result<End, OpenError> {
         repaired: None,
         interrupted: Vec::new(),
     })
+}
+
+/// The index of the segment from which on all is read: of the last but one, or of one before, when the last says that
+/// an intent from there had no outcome. Segments that were taken away are not missed.
+fn read_from(names: &[(u64, PathBuf)]) -> Result<usize, OpenError> {
+    let Some((first_seq, path)) = names.last() else { return Ok(0) };
+    let last = Segment::open(path, *first_seq, File::open(path).map_err(io_error(path))?)?;
+    let open_from = names.partition_point(|(first_seq, _)| *first_seq <= last.header.open_from).saturating_sub(1);
+    Ok(open_from.min(names.len().saturating_sub(2)))
 }
 
 /// What is read after this comes from the disk. What a killed process has written is made durable first; and what a

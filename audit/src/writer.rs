@@ -84,7 +84,7 @@ impl Writer<'_> {
     /// Writes the batch and makes it durable. An error says what it means.
     fn commit(&mut self, target: Target) -> Result<(), String> {
         let Shared { config, .. } = self.shared;
-        let Batch { bytes, records, first_seq, .. } = &mut self.batch;
+        let Batch { bytes, records, first_seq, open_from, .. } = &mut self.batch;
         let previous = self.place.hash;
         let hash = format::seal(bytes, *records, *first_seq, previous);
         let failed = |call: &str, path: PathBuf, error: io::Error| {
@@ -113,6 +113,7 @@ impl Writer<'_> {
                     created_ns: (config.clock)(),
                     previous,
                     host: config.host.clone(),
+                    open_from: *open_from,
                 };
                 let write = |bytes: &[u8], offset| {
                     disk.write_at(&file, bytes, offset).map_err(|error| failed("write", spare.clone(), error))

@@ -23,13 +23,17 @@ fn segments(directory: &Path) -> Vec<PathBuf> {
 fn with_segments(count: usize) -> tempfile::TempDir {
     let directory = quick_directory();
     let (journal, _) = Journal::open(config(directory.path())).unwrap();
-    while segments(directory.path()).len() < count {
-        let seq = append_until_taken(&journal, &intent("r"));
-        let seq = append_until_taken(&journal, &outcome(seq));
-        assert_eq!(journal.wait(seq, LONG), Settled::Durable);
-    }
+    fill_segments(&journal, directory.path(), count);
     journal.close().unwrap();
     directory
+}
+
+fn fill_segments(journal: &Journal, directory: &Path, count: usize) {
+    while segments(directory).len() < count {
+        let seq = append_until_taken(journal, &intent("r"));
+        let seq = append_until_taken(journal, &outcome(seq));
+        assert_eq!(journal.wait(seq, LONG), Settled::Durable);
+    }
 }
 
 #[test]
@@ -44,6 +48,35 @@ fn records_go_on_across_segments_and_restarts_without_a_hole() {
     assert_eq!((report.records, report.first_seq, report.segments), (before.records + 1, 1, 3));
     let numbers: Vec<u64> = Reader::open(directory.path()).unwrap().map(|entry| entry.unwrap().seq).collect();
     assert_eq!(numbers, (1..=report.last_seq).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_intent_left_open_many_segments_ago_gets_its_outcome_from_the_next_run() {
+    let directory = quick_directory();
+    let (journal, _) = Journal::open(config(directory.path())).unwrap();
+    let settled = append_until_taken(&journal, &intent("settled"));
+    let old = append_until_taken(&journal, &intent("old"));
+    append_until_taken(&journal, &outcome(settled));
+    fill_segments(&journal, directory.path(), 5);
+    let young = append_until_taken(&journal, &intent("young"));
+    journal.close().unwrap();
+    let kept = quick_directory();
+    for segment in segments(directory.path()) {
+        std::fs::copy(&segment, kept.path().join(segment.file_name().unwrap())).unwrap();
+    }
+
+    for expected in [[old, young].as_slice(), &[]] {
+        let (journal, recovery) = Journal::open(config(directory.path())).unwrap();
+        assert_eq!(recovery.interrupted, expected);
+        journal.close().unwrap();
+    }
+    assert_eq!(verify(directory.path()).unwrap().open_intents, 0);
+
+    // Archived elsewhere, the old one is not looked for.
+    std::fs::remove_file(&segments(kept.path())[0]).unwrap();
+    let (journal, recovery) = Journal::open(config(kept.path())).unwrap();
+    assert_eq!(recovery.interrupted, [young]);
+    journal.close().unwrap();
 }
 
 #[test]
