@@ -8,11 +8,16 @@ use rustix::{
 
 /// No core dumps, no ptrace by our own user, no new privileges, no memory on swap.
 pub(super) fn harden() {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    report("core dumps off", setrlimit(Resource::Core, none));
+    report("core dumps off", no_core_dumps());
     report("not dumpable", set_dumpable_behavior(DumpableBehavior::NotDumpable));
     report("no new privileges", set_no_new_privs(true));
     lock_memory();
+}
+
+fn no_core_dumps() -> rustix::io::Result<()> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // Under the unit they are off already, and its sandbox lets nobody touch limits.
+    if getrlimit(Resource::Core) == none { Ok(()) } else { setrlimit(Resource::Core, none) }
 }
 
 fn lock_memory() {
