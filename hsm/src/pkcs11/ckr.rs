@@ -204,6 +204,31 @@ pub(super) fn from_cryptoki(context: &'static str, error: CryptokiError) -> Erro
     }
 }
 
+/// Whether C_Login, having returned this, did not get as far as to look at the PIN. Of what is not named here nobody
+/// knows: the token may have counted a try.
+pub(super) fn pin_not_looked_at(code: CK_RV) -> bool {
+    matches!(
+        code,
+        CKR_SLOT_ID_INVALID
+            | CKR_ARGUMENTS_BAD
+            | CKR_DEVICE_REMOVED
+            | CKR_FUNCTION_NOT_SUPPORTED
+            | CKR_OPERATION_ACTIVE
+            | CKR_SESSION_CLOSED
+            | CKR_SESSION_HANDLE_INVALID
+            | CKR_SESSION_READ_ONLY_EXISTS
+            | CKR_SESSION_READ_WRITE_SO_EXISTS
+            | CKR_TOKEN_NOT_PRESENT
+            | CKR_TOKEN_NOT_RECOGNIZED
+            | CKR_USER_ALREADY_LOGGED_IN
+            | CKR_USER_PIN_NOT_INITIALIZED
+            | CKR_USER_TYPE_INVALID
+            | CKR_USER_ANOTHER_ALREADY_LOGGED_IN
+            | CKR_USER_TOO_MANY_TYPES
+            | CKR_CRYPTOKI_NOT_INITIALIZED
+    )
+}
+
 /// The number behind cryptoki's enumeration.
 pub(super) fn code_of(rv: RvError) -> CK_RV {
     match rv {

@@ -5,6 +5,9 @@
 //! between costs tries in a bounded number: an attempt of unknown end is repeated once, then the PIN is held back.
 //! The PIN is tried again when it is another one, or when the operator says so (the file is removed).
 //!
+//! Who tries holds a lock on the file's neighbour (`.lock`), so that two processes, or two tokens of the configuration
+//! that are one device, do not both try a PIN before the first has heard that it is refused.
+//!
 //! To know whether it is another one, the file holds a fingerprint: PBKDF2 over a random salt, **cut to 12 bits**.
 //! A full hash of a six-digit PIN is the PIN to whoever copies the file (a backup, say), and a key beside it would be
 //! copied along. Twelve bits leave some 250 of a million PINs, more than any token lets one try, each at the cost of
@@ -24,8 +27,12 @@ use ring::{
     digest, pbkdf2,
     rand::{SecureRandom, SystemRandom},
 };
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
-use crate::{Error, Kind, Result};
+use crate::{Error, Fault, Kind, Result, Rung, Verdict};
 
 /// An attempt whose end nobody saw is repeated this often.
 const UNFINISHED_MAX: u8 = 2;
@@ -50,6 +57,8 @@ pub(super) struct PinGuard {
 pub(super) struct Attempt<'a> {
     guard: &'a PinGuard,
     record: Record,
+    /// Locked while the attempt lasts.
+    _lock: File,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +92,7 @@ impl PinGuard {
 
     /// Notes, durably, that this PIN is about to be tried. An error means that it must not be.
     pub(super) fn begin(&self, pin: &[u8]) -> Result<Attempt<'_>> {
+        let lock = self.lock()?;
         let mut record = match self.read()? {
             Some(known) if known.fingerprint == fingerprint(&known.salt, pin) => known,
             _ => Record::new(pin)?,
@@ -96,7 +106,23 @@ impl PinGuard {
         }
         record.unfinished += 1;
         self.write(&record)?;
-        Ok(Attempt { guard: self, record })
+        Ok(Attempt { guard: self, record, _lock: lock })
+    }
+
+    /// Does not wait: another's C_Login may take for ever. The pool tries again.
+    fn lock(&self) -> Result<File> {
+        let path = self.file.with_extension("lock");
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let opened = opened.map_err(|error| unavailable(&path, error))?;
+        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(opened),
+            Err(Errno::WOULDBLOCK) => {
+                let verdict = Verdict { fault: Fault::Token, rung: Rung::Session, ..Kind::PinUnavailable.verdict() };
+                let detail = format!("{}: somebody else is logging in to it", self.token);
+                Err(Error::new(Kind::PinUnavailable, verdict, "PIN guard", detail))
+            }
+            Err(error) => Err(unavailable(&path, error)),
+        }
     }
 
     /// Forgets what was refused: the operator says that the PIN is right now.
@@ -140,7 +166,7 @@ impl PinGuard {
 }
 
 impl Attempt<'_> {
-    /// The token did not refuse the PIN: forget the attempt.
+    /// The token did not look at the PIN, or took it: forget the attempt. An attempt that is dropped stays unfinished.
     pub(super) fn passed(self) -> Result<()> {
         self.guard.forget()
     }
@@ -237,6 +263,17 @@ mod tests {
         drop(guard(&directory).begin(b"1234").unwrap());
         drop(guard(&directory).begin(b"1234").unwrap());
         assert_eq!(guard(&directory).begin(b"1234").unwrap_err().kind(), Kind::PinHeldBack);
+    }
+
+    #[test]
+    fn one_tries_at_a_time_and_who_comes_second_hears_what_became_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, other) = (guard(&directory), guard(&directory));
+        let attempt = one.begin(b"1234").unwrap();
+        let error = other.begin(b"1234").unwrap_err();
+        assert_eq!((error.kind(), error.verdict().rung), (Kind::PinUnavailable, Rung::Session), "{error}");
+        attempt.refused().unwrap();
+        assert_eq!(other.begin(b"1234").unwrap_err().kind(), Kind::PinHeldBack);
     }
 
     #[test]

@@ -118,8 +118,10 @@ impl Pkcs11Session {
             Err(CryptokiError::Pkcs11(rv, _)) if ckr::code_of(rv) == CKR_USER_ALREADY_LOGGED_IN => {
                 return attempt.passed();
             }
-            Err(error) => ckr::from_cryptoki("C_Login", error),
+            Err(error) => error,
         };
+        let not_looked_at = matches!(error, CryptokiError::Pkcs11(rv, _) if ckr::pin_not_looked_at(ckr::code_of(rv)));
+        let error = ckr::from_cryptoki("C_Login", error);
         // Not every token calls a wrong PIN by its name; but then its counter tells.
         let refused = matches!(error.kind(), Kind::PinIncorrect | Kind::PinLocked)
             || token_info().is_ok_and(|now| {
@@ -127,7 +129,12 @@ impl Pkcs11Session {
                     || now.user_pin_final_try()
                     || now.user_pin_count_low() && !info.user_pin_count_low()
             });
-        let noted = if refused { attempt.refused() } else { attempt.passed() };
+        let noted = match (refused, not_looked_at) {
+            (true, _) => attempt.refused(),
+            (false, true) => attempt.passed(),
+            // It may have been a try that the token counted: the mark stays, and a second such end is the last.
+            (false, false) => Ok(()),
+        };
         match noted {
             Ok(()) => Err(error),
             // The mark of the attempt is still there, so at most one more follows.

@@ -113,6 +113,39 @@ fn an_open_that_fails_leaves_the_sessions_that_are_open_alone() {
 }
 
 #[test]
+fn a_login_of_unclear_end_is_repeated_once_and_then_waits_for_the_operator() {
+    failing("failing::a_login_of_unclear_end_is_repeated_once_and_then_waits_for_the_operator", |hsm| {
+        let log_in = || {
+            let mut session = hsm.token().open().unwrap();
+            let result = session.login().map(drop);
+            session.close().unwrap();
+            result.map_err(|error| error.kind())
+        };
+        // These end before the PIN is looked at.
+        for code in ["b0", "b3", "e0", "32"] {
+            hsm.fails("C_Login", code);
+            for _ in 0..3 {
+                assert_ne!(log_in().unwrap_err(), Kind::PinHeldBack, "{code}");
+            }
+        }
+        // And of these nobody knows: one more try may lock the token.
+        for code in [GENERAL_ERROR, "6", "80001234"] {
+            hsm.fails("C_Login", code);
+            let unclear = log_in().unwrap_err();
+            assert_eq!((unclear, log_in().unwrap_err()), (Kind::Device, Kind::Device), "{code}");
+            assert_eq!(log_in().unwrap_err(), Kind::PinHeldBack, "{code}");
+            hsm.token().retry_pin().unwrap();
+        }
+        hsm.fails("C_Login", GENERAL_ERROR);
+        log_in().unwrap_err();
+        hsm.is_well("C_Login");
+        log_in().unwrap();
+        hsm.fails("C_Login", GENERAL_ERROR);
+        assert_eq!(log_in().unwrap_err(), Kind::Device, "a login that succeeds clears the record");
+    });
+}
+
+#[test]
 fn the_last_session_a_token_has_left_is_used_for_signing() {
     failing("failing::the_last_session_a_token_has_left_is_used_for_signing", |hsm| {
         hsm.fails("sessions", "1");
