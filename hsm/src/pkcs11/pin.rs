@@ -72,12 +72,13 @@ fn read(path: &Path) -> Result<Pin> {
         return Err(refuse(&"not an absolute path"));
     }
     let euid = rustix::process::geteuid().as_raw();
-    check_directories(path, euid)?;
-    // What is judged below is the opened file itself, so nothing can be exchanged in between. Not blocking, lest a
-    // named pipe holds us.
+    let name = path.file_name().ok_or_else(|| refuse(&"names no file"))?;
+    // Opened by the way that was judged, not by links that could lead elsewhere by now. What is judged below is the
+    // opened file itself, so nothing can be exchanged in between. Not blocking, lest a named pipe holds us.
+    let resolved = checked_directory(path, euid)?.join(name);
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mut file =
-        File::options().read(true).custom_flags(flags.bits() as i32).open(path).map_err(|error| refuse(&error))?;
+        File::options().read(true).custom_flags(flags.bits() as i32).open(resolved).map_err(|error| refuse(&error))?;
     let meta = file.metadata().map_err(|error| refuse(&error))?;
     if !meta.is_file() {
         return Err(refuse(&"no regular file"));
@@ -101,9 +102,9 @@ fn read(path: &Path) -> Result<Pin> {
     }
 }
 
-/// Whoever may write to a directory on the way can put another file there. A sticky directory such as /tmp may be
+/// The file's directory without links. Whoever may write to a directory on the way can put another file there. A sticky directory such as /tmp may be
 /// farther up, since only an entry's owner can replace it there, but not hold the file itself.
-fn check_directories(path: &Path, euid: u32) -> Result<()> {
+fn checked_directory(path: &Path, euid: u32) -> Result<PathBuf> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let resolved = parent.canonicalize().map_err(|error| unavailable(parent, error))?;
     for (depth, directory) in resolved.ancestors().enumerate() {
@@ -119,7 +120,7 @@ fn check_directories(path: &Path, euid: u32) -> Result<()> {
             return Err(unavailable(directory, why));
         }
     }
-    Ok(())
+    Ok(resolved)
 }
 
 fn unavailable(path: &Path, why: impl fmt::Display) -> Error {
@@ -206,6 +207,19 @@ mod tests {
         read(&file(&inner, b"1234", 0o600)).unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
         assert!(refusal(&inner.join("pin")).contains("may write"));
+    }
+
+    #[test]
+    fn a_directory_may_be_reached_by_a_link_and_is_judged_where_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (inner, link) = (directory.path().join("inner"), directory.path().join("link"));
+        fs::create_dir(&inner).unwrap();
+        std::os::unix::fs::symlink(&inner, &link).unwrap();
+        file(&inner, b"1234", 0o600);
+        assert_eq!(read(&link.join("pin")).unwrap().as_bytes(), b"1234");
+        fs::set_permissions(&inner, Permissions::from_mode(0o770)).unwrap();
+        assert!(refusal(&link.join("pin")).contains("may write"));
+        assert!(refusal(&link.join("..")).contains("names no file"));
     }
 
     #[test]

@@ -144,16 +144,28 @@ impl Pkcs11Session {
 
     /// Looks up what this generation has not looked up yet, or did not find: it may have been put there since.
     fn look_up_keys(&mut self) -> Result<Vec<KeyReport>> {
-        let specs = self.shared.specs();
+        let mut specs: Vec<_> = self.shared.specs().into_iter().collect();
         let known = self.generation.keys();
         let mut table = KeyTable::new();
+        // Those that have made a look-up fail come last, so that it shows whether it was them or the session.
+        specs.sort_by_key(|(id, _)| self.shared.is_suspect(*id));
         for (id, locator) in specs {
             let before = known.get(&id).filter(|(by, result)| *by == locator && result.is_ok());
             let result = match before {
                 Some((_, result)) => result.clone(),
                 None => match self.look_up(id, &locator) {
-                    Err(error) if error.verdict().rung != Rung::None => return Err(error),
-                    result => result,
+                    // Twice the same key, while others are found: it is the key, and the others are worth a login.
+                    Err(error) if error.verdict().rung != Rung::None => {
+                        let others = table.values().any(|(_, result)| result.is_ok());
+                        if !(self.shared.suspect(id) && others) {
+                            return Err(error);
+                        }
+                        Err(Error::of(Kind::KeyUnusable, "key", format!("{locator}: every look-up fails: {error}")))
+                    }
+                    result => {
+                        self.shared.clear(id);
+                        result
+                    }
                 },
             };
             table.insert(id, (locator, result));

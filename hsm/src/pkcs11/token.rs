@@ -1,7 +1,7 @@
 //! A token of a module, as the rest of Segl sees it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -36,6 +36,8 @@ pub(super) struct Shared {
     specs: Mutex<BTreeMap<KeyId, Arc<str>>>,
     /// The public key each id has shown first, over all generations.
     shown: Mutex<BTreeMap<KeyId, Vec<u8>>>,
+    /// Keys whose look-up failed with an error that speaks against the session.
+    suspects: Mutex<BTreeSet<KeyId>>,
     /// Goes up whenever a session's copy of the key handles may be out of date.
     version: AtomicU64,
     current: Mutex<Option<Arc<Generation>>>,
@@ -73,6 +75,7 @@ impl Pkcs11Token {
             state_directory: state_directory.into(),
             specs: Mutex::default(),
             shown: Mutex::default(),
+            suspects: Mutex::default(),
             version: AtomicU64::new(1),
             current: Mutex::default(),
             login: Mutex::default(),
@@ -176,6 +179,21 @@ impl Shared {
             before if *before == key.info.spki_der => Ok(()),
             _ => Err(keys::unusable(locator, "another public key than before under this locator")),
         }
+    }
+
+    /// Whether a look-up of this key failed with an error that speaks against the session, the last time.
+    pub(super) fn is_suspect(&self, id: KeyId) -> bool {
+        lock(&self.suspects).contains(&id)
+    }
+
+    /// Notes that it did; says whether it had before.
+    pub(super) fn suspect(&self, id: KeyId) -> bool {
+        !lock(&self.suspects).insert(id)
+    }
+
+    /// Its look-up came to an end.
+    pub(super) fn clear(&self, id: KeyId) {
+        lock(&self.suspects).remove(&id);
     }
 
     pub(super) fn version(&self) -> u64 {

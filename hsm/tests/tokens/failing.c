@@ -66,7 +66,7 @@ static RV get_attribute(void *a, void *b, void *c, void *d, void *e) {
         if (fgets(wanted, sizeof wanted, file) == NULL) wanted[0] = 0;
         fclose(file);
         RV code = real.call[GET_ATTRIBUTE](a, b, &ask, (void *)1, NULL);
-        if (code == 0 && strcmp(label, wanted) == 0) return fault("C_GetAttributeValue");
+        if (code == 0 && strcmp(label, wanted) == 0 && (code = fault("C_GetAttributeValue")) != 0) return code;
     }
     return real.call[GET_ATTRIBUTE](a, b, c, d, e);
 }

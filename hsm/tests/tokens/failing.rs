@@ -146,6 +146,37 @@ fn a_login_of_unclear_end_is_repeated_once_and_then_waits_for_the_operator() {
 }
 
 #[test]
+fn one_key_that_makes_every_look_up_fail_keeps_the_others_from_nothing() {
+    failing("failing::one_key_that_makes_every_look_up_fail_keeps_the_others_from_nothing", |hsm| {
+        make_key(&module_path(), "segl", "EC:secp256r1", "two", "02");
+        hsm.fails("poisoned", "one");
+        let token = hsm.token();
+        token.add_keys(&[spec(KeyId(2), "pkcs11:object=two")]);
+        for code in ["6", GENERAL_ERROR] {
+            hsm.fails("C_GetAttributeValue", code);
+            let mut session = token.open().unwrap();
+            if code == "6" {
+                assert_ne!(session.login().unwrap_err().verdict().rung, Rung::None, "it may have been the session");
+                session.close().unwrap();
+                session = token.open().unwrap();
+            }
+            let reports = session.login().unwrap();
+            let error = reports[0].result.as_ref().unwrap_err();
+            assert_eq!((error.kind(), error.verdict().rung), (Kind::KeyUnusable, Rung::None), "{error}");
+            assert!(reports[1].result.is_ok());
+            sign(&mut session, 2).unwrap();
+            assert_eq!(sign(&mut session, 1).unwrap_err().kind(), Kind::KeyUnusable);
+            session.close().unwrap();
+        }
+        hsm.is_well("C_GetAttributeValue");
+        let mut session = contract::session(&token);
+        session.login().unwrap();
+        sign(&mut session, 1).unwrap();
+        session.close().unwrap();
+    });
+}
+
+#[test]
 fn the_last_session_a_token_has_left_is_used_for_signing() {
     failing("failing::the_last_session_a_token_has_left_is_used_for_signing", |hsm| {
         hsm.fails("sessions", "1");
