@@ -1,24 +1,18 @@
 //! How segld ends, comes back and changes its mind while it is in use.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use segl_tests::{
-    conversation::{Conversation, sign_request},
+    conversation::sign_request,
     process::{Service, Signal},
-    programs,
     site::{P256, Site, Token},
 };
-use segl_wire::{GoAway, GoAwayReason, Kind, Limits, Message};
+use segl_wire::GoAwayReason;
 
-use crate::load::{Account, connect, public_key, run, verify};
-
-const SOON: Duration = Duration::from_secs(30);
-const DIGEST: [u8; 32] = [7; 32];
-
-fn site(token: Token) -> (Site, tempfile::TempDir) {
-    let dir = tempfile::tempdir().unwrap();
-    (Site::create(&dir.path().join("site"), token, &[]).unwrap(), dir)
-}
+use crate::{
+    load::{Account, public_key, run, verify},
+    room::{DIGEST, Room, SOON, connect, journal, sent_away, site, sound, try_connect},
+};
 
 /// Four clients under full load; when `enough` requests are answered, `end` is done to segld.
 fn under_load(
@@ -46,21 +40,10 @@ fn under_load(
     })
 }
 
-fn sound(conversation: &mut Conversation) {
-    conversation.sign(&sign_request(P256, "ecdsa-p256-sha256", &DIGEST)).unwrap().unwrap();
-}
-
-/// References of the intents in the journal, after `segl audit verify` has found it whole.
+/// References of the intents in the journal, which is sound.
 fn recorded(site: &Site) -> std::collections::HashSet<String> {
-    let segl = |words: &[&str]| {
-        let output = Command::new(programs::segl()).args(words).arg(site.journal()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    segl(&["audit", "verify"]);
-    let entries = segl(&["audit", "show", "--json"]);
-    let entries = entries.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    entries.filter_map(|entry| Some(entry["reference"].as_str()?.to_owned())).collect()
+    let entries = journal(site);
+    entries.iter().filter_map(|entry| Some(entry["reference"].as_str()?.to_owned())).collect()
 }
 
 #[test]
@@ -107,50 +90,32 @@ fn after_sigkill_under_load_every_signature_that_a_client_holds_is_in_the_journa
 
 #[test]
 fn a_certificate_revoked_by_crl_and_sighup_loses_its_live_connection_and_its_neighbour_notices_nothing() {
-    let (site, _dir) = site(Token::Embedded);
-    let mut segld = site.start_segld().unwrap();
-    let (mut neighbour, mut revoked) = (connect(&site, 0), connect(&site, 1));
+    let mut room = Room::open(Token::Embedded, |_| {});
+    let (mut neighbour, mut revoked) = (connect(&room.site, 0), connect(&room.site, 1));
     sound(&mut neighbour);
     sound(&mut revoked);
 
-    let crl = site.clients.crl(2, &[&site.tenants[1].identity], Duration::from_secs(3600)).unwrap();
-    std::fs::write(site.crl(), crl).unwrap();
-    segld.signal(Signal::HUP).unwrap();
-    segld.notified("RELOADING=1", SOON).unwrap();
-    segld.ready(SOON).unwrap();
-
-    let frame = revoked.receive().unwrap().expect("a GoAway before the end");
-    assert_eq!(frame.header.known_kind(), Some(Kind::GoAway));
-    let goaway = GoAway::decode(&frame.body, &Limits::from(revoked.hello())).unwrap();
-    assert_eq!(goaway.reason, GoAwayReason::Unauthorised);
-    assert!(revoked.receive().unwrap().is_none(), "then the connection ends");
+    let crl = room.site.clients.crl(2, &[&room.site.tenants[1].identity], Duration::from_secs(3600)).unwrap();
+    std::fs::write(room.site.crl(), crl).unwrap();
+    room.reload_taken();
+    assert_eq!(sent_away(&mut revoked), GoAwayReason::Unauthorised);
     sound(&mut neighbour);
-    let again = Conversation::open(site.segld, &site.servers.pem(), Some(&site.tenants[1].identity));
-    assert!(again.unwrap_err().to_string().contains("CertificateRevoked"));
+    assert!(try_connect(&room.site, 1).unwrap_err().to_string().contains("CertificateRevoked"));
 }
 
 #[test]
 fn a_reload_of_a_wrong_configuration_changes_nothing_and_a_sound_one_takes_a_grant_away_at_once() {
-    let (mut site, _dir) = site(Token::Embedded);
-    let mut segld = site.start_segld().unwrap();
-    let (mut first, mut second) = (connect(&site, 0), connect(&site, 1));
-    let sound_toml = site.segld_toml.clone();
-    let mut reload = |site: &Site| {
-        site.write().unwrap();
-        segld.signal(Signal::HUP).unwrap();
-        segld.notified("RELOADING=1", SOON).unwrap();
-        segld.ready(SOON).unwrap();
-    };
-
-    site.segld_toml = sound_toml.replace("[[tenant.grant]]", "[[tenant.grunt]]");
-    reload(&site);
+    let mut room = Room::open(Token::Embedded, |_| {});
+    let (mut first, mut second) = (connect(&room.site, 0), connect(&room.site, 1));
+    let sound_toml = room.site.segld_toml.clone();
+    room.site.segld_toml = sound_toml.replace("[[tenant.grant]]", "[[tenant.grunt]]");
+    room.reload_refused(&["grunt"]);
     sound(&mut first);
     sound(&mut second);
 
     let grant = "[[tenant.grant]]\nkey = \"seal-p256\"\n";
-    assert!(sound_toml.ends_with(grant), "the second tenant stands last");
-    site.segld_toml = sound_toml.strip_suffix(grant).unwrap().to_owned();
-    reload(&site);
+    room.site.segld_toml = sound_toml.strip_suffix(grant).expect("the second tenant stands last").to_owned();
+    room.reload_taken();
     sound(&mut first);
     let refused = second.sign(&sign_request(P256, "ecdsa-p256-sha256", &DIGEST)).unwrap().unwrap_err();
     assert_eq!(refused.code, segl_wire::Code::NotGranted);

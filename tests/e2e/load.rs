@@ -18,6 +18,8 @@ use segl_tests::{
 };
 use segl_wire::{Code, GoAway, Kind, Limits, Message, Signed};
 
+use crate::room::{connect, site, spki};
+
 /// Requests in flight on a connection.
 const PIPELINED: usize = 32;
 
@@ -107,8 +109,7 @@ fn a_hundred_thousand_signatures_are_all_there_all_sound_and_leave_no_memory_beh
     const CONNECTIONS: usize = 8;
     const TOTAL: usize = 100_000;
     const WARM: usize = 10_000;
-    let dir = tempfile::tempdir().unwrap();
-    let site = Site::create(&dir.path().join("site"), Token::SoftHsm, &[]).unwrap();
+    let (site, _dir) = site(Token::SoftHsm);
     let mut segld = site.start_segld().unwrap();
     let public_key = public_key(&site);
     let (progress, rounds) = std::sync::mpsc::channel();
@@ -143,19 +144,9 @@ fn a_hundred_thousand_signatures_are_all_there_all_sound_and_leave_no_memory_beh
     assert!(segld.terminate(Duration::from_secs(30)).unwrap().success());
 }
 
-pub(crate) fn connect(site: &Site, tenant: usize) -> Conversation {
-    Conversation::open(site.segld, &site.servers.pem(), Some(&site.tenants[tenant].identity)).unwrap()
-}
-
 /// The P-256 key's point, from ListKeys.
 pub(crate) fn public_key(site: &Site) -> Vec<u8> {
-    let mut conversation = connect(site, 1);
-    let limits = Limits::from(conversation.hello());
-    let meta = sign_request("", "", &[]).meta;
-    conversation.send(Kind::ListKeys, &segl_wire::ListKeys { meta }).unwrap();
-    let frame = conversation.answer().unwrap();
-    let keys = segl_wire::Keys::decode(&frame.body, &limits).unwrap();
-    let spki = &keys.keys.iter().find(|key| key.name == P256).unwrap().spki_der;
+    let spki = spki(&mut connect(site, 1), P256);
     // SubjectPublicKeyInfo of P-256: 26 bytes of header, then the uncompressed point.
     spki[26..].to_vec()
 }

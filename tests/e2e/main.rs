@@ -14,4 +14,5 @@ mod reload;
 mod room;
 mod service;
 mod systemd;
+mod tokens;
 mod workspace;

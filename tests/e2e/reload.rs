@@ -9,11 +9,12 @@ use segl_tests::{
     pki::Authority,
     site::{P256, RSA, Site, Token},
 };
-use segl_wire::{Code, GoAwayReason, Keys, Kind, Limits, ListKeys, Message, SignedState};
+use segl_wire::{Code, GoAwayReason, SignedState};
 use time::{Duration as Span, OffsetDateTime};
 
-use crate::room::{DIGEST, Room, connect, sent_away, site, sound, try_connect};
+use crate::room::{DIGEST, Room, add_key, connect, sent_away, site, sound, spki, try_connect};
 
+const P256_ALONE: &str = "ecdsa-p256-sha256";
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn write_crl(site: &Site, crl: &str) {
@@ -90,18 +91,6 @@ fn crl_grace_bridges_an_expired_list_which_still_keeps_out_whom_it_revokes() {
     sound(&mut connect(&room.site, 0));
 }
 
-/// A key in the configuration, and the first tenant's grant to it.
-fn add_key(site: &mut Site, name: &str, locator: &str) {
-    let token = if site.softhsm().is_some() { "softhsm" } else { "embedded" };
-    let key = format!(
-        "[[key]]\nname = \"{name}\"\npurpose = \"digest\"\ntokens = [\"{token}\"]\n{locator}\n\
-         algorithms = [\"ecdsa-p256-sha256\"]\n\n[[tenant]]"
-    );
-    site.segld_toml = site.segld_toml.replacen("[[tenant]]", &key, 1);
-    let grant = format!("[[tenant.grant]]\nkey = \"{name}\"\n[[tenant.grant]]");
-    site.segld_toml = site.segld_toml.replacen("[[tenant.grant]]", &grant, 1);
-}
-
 #[test]
 fn a_key_made_and_added_while_segld_runs_signs_at_once() {
     let mut room = Room::open(Token::SoftHsm, |_| {});
@@ -110,20 +99,16 @@ fn a_key_made_and_added_while_segld_runs_signs_at_once() {
     assert_eq!(before.sign(&fresh).unwrap().unwrap_err().code, Code::NotGranted);
 
     let attributes = room.site.softhsm().unwrap().generate("EC:prime256v1", "fresh").unwrap();
-    add_key(&mut room.site, "fresh", &format!("uri = \"pkcs11:{attributes}\""));
+    add_key(&mut room.site, "fresh", P256_ALONE, &format!("uri = \"pkcs11:{attributes}\""));
     room.reload_taken();
     let digest = openssl::input_of("sha256", b"a document").unwrap();
     let signature = before.sign(&sign_request("fresh", "ecdsa-p256-sha256", &digest)).unwrap().unwrap();
-    before.send(Kind::ListKeys, &ListKeys { meta: fresh.meta }).unwrap();
-    let frame = before.answer().unwrap();
-    let keys = Keys::decode(&frame.body, &Limits::from(before.hello())).unwrap();
-    let spki = &keys.keys.iter().find(|key| key.name == "fresh").unwrap().spki_der;
-    openssl::verify("ecdsa-p256-sha256", spki, b"a document", &signature).unwrap();
+    openssl::verify("ecdsa-p256-sha256", &spki(&mut before, "fresh"), b"a document", &signature).unwrap();
 }
 
 #[test]
 fn a_key_that_was_not_on_its_token_is_found_by_the_first_reload_after_it_was_put_there() {
-    let mut room = Room::open(Token::SoftHsm, |site| add_key(site, "late", "uri = \"pkcs11:object=late\""));
+    let mut room = Room::open(Token::SoftHsm, |site| add_key(site, "late", P256_ALONE, "uri = \"pkcs11:object=late\""));
     let mut conversation = connect(&room.site, 0);
     let late = sign_request("late", "ecdsa-p256-sha256", &DIGEST);
     let error = conversation.sign(&late).unwrap().unwrap_err();
@@ -140,7 +125,7 @@ fn a_key_that_was_not_on_its_token_is_found_by_the_first_reload_after_it_was_put
 fn a_key_that_is_nowhere_refuses_the_whole_reload(token: Token, locator: &str, why: &str) {
     let mut room = Room::open(token, |_| {});
     let (mut first, mut second) = (connect(&room.site, 0), connect(&room.site, 1));
-    add_key(&mut room.site, "fresh", locator);
+    add_key(&mut room.site, "fresh", P256_ALONE, locator);
     // In the same file the second tenant gets another grant, which must not come either.
     room.site.segld_toml.push_str("[[tenant.grant]]\nkey = \"seal-rsa\"\n");
     room.reload_refused(&[why]);
@@ -172,7 +157,7 @@ fn one_public_key_for_two_purposes_refuses_the_reload() {
     let mut room = Room::open(Token::Embedded, |_| {});
     let keys = room.site.dir.join("keys");
     std::fs::copy(keys.join("seal-p256.pem"), keys.join("copy.pem")).unwrap();
-    add_key(&mut room.site, "fresh", "file = \"copy.pem\"");
+    add_key(&mut room.site, "fresh", P256_ALONE, "file = \"copy.pem\"");
     let digest = "name = \"fresh\"\npurpose = \"digest\"";
     room.site.segld_toml = room.site.segld_toml.replacen(digest, "name = \"fresh\"\npurpose = \"jws\"", 1);
     room.reload_refused(&["fresh", P256, "purpose"]);

@@ -12,7 +12,7 @@ use segl_tests::{
     programs,
     site::{P256, Site, Token},
 };
-use segl_wire::{GoAway, GoAwayReason, Kind, Limits, Message};
+use segl_wire::{GoAway, GoAwayReason, Keys, Kind, Limits, ListKeys, Message};
 
 /// Longer than anything here takes: a deadline so that a failure does not hang.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -86,6 +86,18 @@ pub(crate) fn site(token: Token) -> (Site, tempfile::TempDir) {
     (Site::create(&dir.path().join("site"), token, &[]).unwrap(), dir)
 }
 
+/// One more key in the configuration, and the first tenant's grant to it.
+pub(crate) fn add_key(site: &mut Site, name: &str, algorithm: &str, locator: &str) {
+    let token = if site.softhsm().is_some() { "softhsm" } else { "embedded" };
+    let key = format!(
+        "[[key]]\nname = \"{name}\"\npurpose = \"digest\"\ntokens = [\"{token}\"]\n{locator}\n\
+         algorithms = [\"{algorithm}\"]\n\n[[tenant]]"
+    );
+    site.segld_toml = site.segld_toml.replacen("[[tenant]]", &key, 1);
+    let grant = format!("[[tenant.grant]]\nkey = \"{name}\"\n[[tenant.grant]]");
+    site.segld_toml = site.segld_toml.replacen("[[tenant.grant]]", &grant, 1);
+}
+
 /// A connection of one of the tenants.
 pub(crate) fn try_connect(site: &Site, tenant: usize) -> segl_tests::Result<Conversation> {
     Conversation::open(site.segld, &site.servers.pem(), Some(&site.tenants[tenant].identity))
@@ -98,6 +110,15 @@ pub(crate) fn connect(site: &Site, tenant: usize) -> Conversation {
 /// A request that every tenant may make is answered with a signature.
 pub(crate) fn sound(conversation: &mut Conversation) {
     conversation.sign(&sign_request(P256, "ecdsa-p256-sha256", &DIGEST)).unwrap().unwrap();
+}
+
+/// A key's public key, as ListKeys shows it.
+pub(crate) fn spki(conversation: &mut Conversation, key: &str) -> Vec<u8> {
+    conversation.send(Kind::ListKeys, &ListKeys { meta: sign_request("", "", &[]).meta }).unwrap();
+    let frame = conversation.answer().unwrap();
+    let keys = Keys::decode(&frame.body, &Limits::from(conversation.hello())).unwrap();
+    let found = keys.keys.iter().find(|entry| entry.name == key);
+    found.unwrap_or_else(|| panic!("{key} is not listed")).spki_der.to_vec()
 }
 
 /// The next frame is a GoAway, and after it the connection ends.
