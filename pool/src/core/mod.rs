@@ -26,7 +26,7 @@ use self::{
     deadlines::Deadlines,
     fleet::Fleet,
     jobs::{Entry, Jobs, Place},
-    queues::Queues,
+    queues::{Group, Queues},
 };
 use crate::{Completion, Counters, Failure, Rules, Snapshot, TokenSet};
 
@@ -285,8 +285,8 @@ impl<P: Clone> Core<P> {
             return;
         }
         for group in 0..self.queues.groups().len() as u16 {
-            let tokens = self.queues.groups()[usize::from(group)].tokens;
-            if self.hopeful(tokens) {
+            let &Group { tokens, depth, .. } = &self.queues.groups()[usize::from(group)];
+            if depth.iter().all(|&depth| depth == 0) || self.hopeful(tokens) {
                 continue;
             }
             let failure = self.unavailable(now_ns, tokens);

@@ -254,7 +254,11 @@ impl Fleet {
     fn open_failed<P>(&mut self, now_ns: u64, index: u16, error: Error, out: &mut Vec<Action<P>>) {
         let token = &mut self.tokens[usize::from(index)];
         let taken = token.sessions.len() as u16 - token.count(State::Closed);
-        if error.kind() == Kind::SessionCount && taken > 0 {
+        let signs = token.signs() && token.count(State::Idle) + token.count(State::Busy) > 0;
+        let counted = error.kind() == Kind::SessionCount;
+        // One more than the token gives costs none of those that sign, whatever it says; if it is gone, they will
+        // hear for themselves.
+        if counted && taken > 0 || signs {
             token.last_error = Some(error);
             token.cap = token.cap.min(taken);
             // Told once it is known how many there are, and not again each time more were asked for in vain.
@@ -262,8 +266,17 @@ impl Fleet {
                 token.cap_told = token.cap;
                 out.push(Action::Alarm(Alarm::FewerSessions { token: index, sessions: taken }));
             }
-            let pause_ns = self.session_count_retry_ns;
-            token.all_again_ns = Some(now_ns.saturating_add(pause_ns));
+            // Several opens that were under way at once fail together: that is one failure.
+            let pausing = token.all_again_ns.is_some_and(|at_ns| at_ns > now_ns);
+            if counted || !pausing {
+                let pause_ns = if counted {
+                    self.session_count_retry_ns
+                } else {
+                    token.failures += 1;
+                    self.dice.pause_ns(token.failures, self.backoff_ns.start, self.backoff_ns.end)
+                };
+                token.all_again_ns = Some(now_ns.saturating_add(pause_ns));
+            }
         } else {
             self.token_failed(now_ns, index, error, out);
         }

@@ -415,6 +415,34 @@ fn a_token_with_fewer_sessions_than_configured_is_used_with_those_it_gives() {
 }
 
 #[test]
+fn an_open_that_fails_costs_no_session_that_signs_and_is_tried_again_at_growing_intervals() {
+    for rung in [Rung::Session, Rung::Token, Rung::Module, Rung::Operator] {
+        let mut scene = ready(&[3]);
+        scene.submit([Job { class: crate::Class::Bulk, ..job(1) }, job(2), job(3)]);
+        scene.fail_batch(error(Signed::No, Retry::Never, Rung::Session));
+        let (session, generation) = scene.closes.pop_front().unwrap();
+        scene.step(Event::Closed { session, generation });
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            scene.fail_open(error(Signed::No, Retry::Elsewhere, rung));
+            assert!(scene.closes.is_empty() && scene.opens.is_empty(), "{rung:?}");
+            assert_eq!((state(&scene, 0), scene.core.snapshot().tokens[0].sessions_cap), (TokenState::Ready, 2));
+            let failed_ns = scene.now_ns;
+            while scene.opens.is_empty() {
+                scene.await_timer();
+            }
+            pauses.push(scene.now_ns - failed_ns);
+        }
+        assert!(pauses[0] <= 100 * MS && pauses[7] > pauses[2] && pauses[7] <= 10 * SECOND, "{pauses:?}");
+        let told = scene.alarms.iter().filter(|alarm| matches!(alarm, Alarm::FewerSessions { sessions: 2, .. }));
+        assert_eq!(told.count(), 1, "a storm is told of once");
+        scene.answer_all_well();
+        scene.sign_all();
+        assert_eq!(scene.core.snapshot().tokens[0].sessions_open, 3);
+    }
+}
+
+#[test]
 fn a_token_that_leaves_finishes_what_it_has_and_the_other_takes_the_rest() {
     let mut scene = Scene::ready(Rules { batch_max: 1, ..Rules::default() }, &[1, 1]);
     scene.submit((0..5).map(job));
