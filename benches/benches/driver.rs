@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use segl_hsm::{Algorithm, Error, Input, KeyId, KeyReport, KeySpec, ModuleId, Result, Session, Signature, Token};
-use segl_pool::{Class, Completion, Config, Inbox, Job, Observer, Pool, RouteId, TokenSet, TokenSetup, core::Alarm};
+use segl_pool::{Class, Completion, Config, Inbox, Job, Observer, Pool, RouteId, TokenSet, TokenSetup, Work, core::Alarm};
 
 /// A token that signs nothing, at once.
 struct NoOpToken;
@@ -83,6 +83,7 @@ fn driver(criterion: &mut Criterion) {
     let pool = Pool::start(Config::default(), tokens, vec![inbox.clone()], Arc::new(Silent)).expect("threads");
     pool.set_routes(&[TokenSet::only(0)]);
     let job = |tag| Job {
+        work: Work::Sign,
         key: KeyId(0),
         algorithm: Algorithm::EcdsaP256Sha256,
         input: Input::digest(Algorithm::EcdsaP256Sha256, &[7; 32]).expect("a digest of 32 bytes"),

@@ -13,7 +13,7 @@ use ring::{
 };
 use segl_audit::{Intent, Journal, Outcome, OutcomeResult, Record, Refusal, Settled};
 use segl_hsm::{Algorithm, Input};
-use segl_pool::{Clock, Completion, Job, Pool, Progress, RouteId, Snapshot, Stopped, TokenSet};
+use segl_pool::{Clock, Completion, Job, Pool, Progress, RouteId, Snapshot, Stopped, TokenSet, Work};
 use segl_wire::{Capacity, Class, Context};
 
 use crate::{
@@ -112,6 +112,7 @@ impl Desk {
         let intent = self.journal.append(&Record::Intent(intent(&order, place, circumstances)))?;
         let order = order.into_parts();
         orders.0.push(Job {
+            work: Work::Sign,
             key: order.key.id,
             algorithm: order.algorithm,
             input: order.input,
@@ -146,6 +147,7 @@ impl Desk {
         let order = SelfTestOrder::new(&self.host, &key.name, algorithm)?;
         let intent = self.journal.append(&Record::Intent(order.intent(key, place)))?;
         orders.0.push(Job {
+            work: Work::Sign,
             key: key.id,
             algorithm,
             input: order.input(),

@@ -2,12 +2,14 @@
 
 use segl_hsm::{Algorithm, Error, Fault, Input, KeyId, Retry, Rung, Signature, Signed, Verdict};
 
-/// One signature to make.
+/// One signature to make, or one key to look after.
 ///
 /// `P` is the payload: the pool keeps it, hands a clone to each attempt and never looks inside.
 #[derive(Clone, Debug)]
 pub struct Job<P = Input> {
-    /// The key to sign with
+    /// What is to be done
+    pub work: Work,
+    /// The key to do it with
     pub key: KeyId,
     /// The algorithm, which the key can do
     pub algorithm: Algorithm,
@@ -29,6 +31,17 @@ pub struct Job<P = Input> {
     pub inbox: u16,
     /// Names the job in its inbox; unique there while the job lives
     pub tag: u64,
+}
+
+/// What a job asks of the token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// A signature
+    #[default]
+    Sign,
+    /// Whether the key is still there, without using it ([`segl_hsm::Session::presence`]); algorithm and input are not
+    /// looked at, and a key that is there is answered by an empty signature
+    Presence,
 }
 
 /// An index into the table of [`crate::Pool::set_routes`]: which tokens hold a key.
@@ -131,7 +144,7 @@ impl FromIterator<u16> for TokenSet {
 pub struct Completion {
     /// The job's
     pub tag: u64,
-    /// The signature in the token's own form, or why there is none
+    /// The signature in the token's own form (empty for [`Work::Presence`]), or why there is none
     pub result: Result<Signature, Failure>,
     /// From submission to the start of the last attempt, or to the end where there was none
     pub queue_us: u32,

@@ -19,5 +19,5 @@ mod snapshot;
 pub use clock::Clock;
 pub use config::{Config, Rules, ThreadRole, TokenSetup};
 pub use driver::{Inbox, Observer, Pool, Progress, Stopped};
-pub use job::{Class, Completion, Failure, Job, RouteId, TokenSet};
+pub use job::{Class, Completion, Failure, Job, RouteId, TokenSet, Work};
 pub use snapshot::{Counters, QueueSnapshot, Snapshot, TokenSnapshot, TokenState};

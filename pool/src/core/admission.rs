@@ -4,7 +4,7 @@
 //! times as they are under the present load, so this is the rate at which the queue drains.
 
 use crate::{
-    Class, Completion, Failure, Job, QueueSnapshot, TokenSet,
+    Class, Completion, Failure, Job, QueueSnapshot, TokenSet, Work,
     core::{Action, Core, jobs::Place},
 };
 
@@ -17,7 +17,7 @@ impl<P: Clone> Core<P> {
     /// Lets a job in, or refuses it at once.
     pub(super) fn submit(&mut self, now_ns: u64, job: Job<P>, out: &mut Vec<Action<P>>) {
         self.counters.submitted += 1;
-        let row = self.costs.row(job.key, job.algorithm);
+        let row = self.costs.row(job.key, (job.work == Work::Sign).then_some(job.algorithm));
         let mut tokens = self.routes.get(job.route.0 as usize).copied().unwrap_or_default();
         if let Some(token) = job.only_token {
             tokens = if tokens.contains(token) { TokenSet::only(token) } else { TokenSet::EMPTY };

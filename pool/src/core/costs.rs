@@ -15,7 +15,8 @@ const OUTLIER: u64 = 8;
 #[derive(Debug)]
 pub(super) struct Costs {
     rows: Vec<Row>,
-    by_use: FastMap<(KeyId, Algorithm), u16>,
+    /// No algorithm is a look whether the key is there
+    by_use: FastMap<(KeyId, Option<Algorithm>), u16>,
     tokens: usize,
     guess_ns: u64,
 }
@@ -60,7 +61,7 @@ impl Costs {
     }
 
     /// The row of a key and an algorithm.
-    pub(super) fn row(&mut self, key: KeyId, algorithm: Algorithm) -> u16 {
+    pub(super) fn row(&mut self, key: KeyId, algorithm: Option<Algorithm>) -> u16 {
         if let Some(&row) = self.by_use.get(&(key, algorithm)) {
             return row;
         }
@@ -104,14 +105,14 @@ mod tests {
     #[test]
     fn a_key_with_two_algorithms_has_two_costs_and_a_new_token_starts_with_the_others_experience() {
         let mut costs = Costs::new(2, 500);
-        let fast = costs.row(KeyId(1), Algorithm::EcdsaP256Sha256);
-        let slow = costs.row(KeyId(1), Algorithm::RsaPssSha256);
+        let fast = costs.row(KeyId(1), Some(Algorithm::EcdsaP256Sha256));
+        let slow = costs.row(KeyId(1), Some(Algorithm::RsaPssSha256));
         assert_eq!(costs.on_token_ns(fast, 0), 500, "a guess before the first measurement");
         costs.learn(fast, 0, 55_000);
         costs.learn(slow, 0, 1_000_000);
         assert_eq!(costs.on_token_ns(fast, 0), 55_000);
         assert_eq!(costs.on_token_ns(slow, 1), 1_000_000);
-        assert_eq!(costs.row(KeyId(1), Algorithm::EcdsaP256Sha256), fast);
+        assert_eq!(costs.row(KeyId(1), Some(Algorithm::EcdsaP256Sha256)), fast);
     }
 
     #[test]
@@ -130,9 +131,9 @@ mod tests {
     fn rows_are_bounded_and_the_overflow_shares_one() {
         let mut costs = Costs::new(1, 500);
         for key in 0..ROWS_MAX as u32 {
-            costs.row(KeyId(key), Algorithm::Ed25519);
+            costs.row(KeyId(key), Some(Algorithm::Ed25519));
         }
-        assert_eq!(costs.row(KeyId(u32::MAX), Algorithm::Ed25519), 0);
+        assert_eq!(costs.row(KeyId(u32::MAX), Some(Algorithm::Ed25519)), 0);
         assert_eq!(costs.rows.len(), ROWS_MAX);
     }
 }

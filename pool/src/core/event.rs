@@ -2,7 +2,7 @@
 
 use segl_hsm::{Algorithm, Error, KeyId, ModuleId, Signature};
 
-use crate::{Completion, Job, TokenSet};
+use crate::{Completion, Job, TokenSet, Work};
 
 /// A session's place in the pool. The session there changes, its place does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,7 +96,7 @@ pub enum Event<P> {
 /// How a call ended.
 #[derive(Clone, Debug)]
 pub enum CallResult {
-    /// With a signature
+    /// With a signature, an empty one for [`Work::Presence`]
     Signed(Signature),
     /// With an error
     Failed(Error),
@@ -111,6 +111,8 @@ pub enum CallResult {
 pub struct Call<P> {
     /// Names it in [`Event::Returned`]
     pub id: CallId,
+    /// What is to be done
+    pub work: Work,
     /// The key
     pub key: KeyId,
     /// The algorithm

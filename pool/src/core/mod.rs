@@ -28,7 +28,7 @@ use self::{
     jobs::{Entry, Jobs, Place},
     queues::{Group, Queues},
 };
-use crate::{Completion, Counters, Failure, Rules, Snapshot, TokenSet};
+use crate::{Completion, Counters, Failure, Rules, Snapshot, TokenSet, Work};
 
 /// A token as Core knows it: a name to tell it by and a number of sessions.
 #[derive(Clone, Debug)]
@@ -208,8 +208,10 @@ impl<P: Clone> Core<P> {
         match result {
             CallResult::Signed(signature) => {
                 self.costs.learn(entry.cost_row, token, token_ns);
-                self.fleet.tokens[usize::from(token)].service.learn(token_ns);
-                self.fleet.signed(session);
+                if entry.job.work == Work::Sign {
+                    self.fleet.tokens[usize::from(token)].service.learn(token_ns);
+                    self.fleet.signed(session);
+                }
                 self.complete(now_ns, slot, Ok(signature), out);
             }
             CallResult::Failed(error) => {
@@ -363,6 +365,7 @@ impl<P: Clone> Core<P> {
             debug_assert!(job.deadline_ns > now_ns, "the expired were answered before");
             let call = Call {
                 id,
+                work: job.work,
                 key: job.key,
                 algorithm: job.algorithm,
                 input: job.input.clone(),

@@ -6,19 +6,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use segl_hsm::{Error, Fault, Input, Kind, Result, Retry, Rung, Session, Signature, Signed, Token, Verdict};
 
 use super::{Shared, seat::Order};
-use crate::core::{Call, CallResult, Core, Event, Generation, SessionId};
+use crate::{
+    Work,
+    core::{Call, CallResult, Core, Event, Generation, SessionId},
+};
 
 /// Runs until the pool is left. The session lives and dies on this thread.
 pub(super) fn run(shared: &Shared, id: SessionId, token_index: u16, token: &dyn Token, spin_ns: u64) {
     let seat = &shared.seats[usize::from(id.0)];
     let mut held: Option<Box<dyn Session>> = None;
+    let mut signature = Signature::new();
     let mut orders = Vec::new();
     let mut answers = Vec::new();
     while seat.take(&mut orders, shared.clock, spin_ns, &shared.leaving) {
         let mut batch = Batch { id, shared, spoilt: false, now_ns: shared.clock.now_ns() };
         for order in orders.drain(..) {
             answers.push(match order {
-                Order::Sign(generation, call) => batch.sign(present(&mut held), generation, call),
+                Order::Sign(generation, call) => batch.call(present(&mut held), generation, call, &mut signature),
                 Order::Open(generation) => {
                     let opened = guarded("open", Signed::No, || token.open());
                     Event::Opened { session: id, generation, result: opened.map(|session| held = Some(session)) }
@@ -52,20 +56,31 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn sign(&mut self, session: &mut dyn Session, generation: Generation, call: Call<Input>) -> Event<Input> {
+    /// Makes a call. `buffer` is room for a signature, used again and again.
+    fn call(
+        &mut self,
+        session: &mut dyn Session,
+        generation: Generation,
+        call: Call<Input>,
+        buffer: &mut Signature,
+    ) -> Event<Input> {
         let started_ns = self.now_ns;
         let result = if self.spoilt || self.shared.leaving.load(std::sync::atomic::Ordering::Acquire) {
             CallResult::Skipped
         } else if started_ns >= call.deadline_ns {
             CallResult::Expired
         } else {
-            let mut signature = Signature::new();
-            let signed = guarded("sign", Signed::Unknown, || {
-                session.sign(call.key, call.algorithm, &call.input, &mut signature)
-            });
+            buffer.clear();
+            let done = match call.work {
+                Work::Sign => {
+                    guarded("sign", Signed::Unknown, || session.sign(call.key, call.algorithm, &call.input, buffer))
+                }
+                Work::Presence => guarded("presence", Signed::No, || session.presence(call.key)),
+            };
             self.now_ns = self.shared.clock.now_ns();
-            match signed {
-                Ok(()) => CallResult::Signed(signature),
+            match done {
+                // A copy of exactly its length: tokens want room for the longest there is.
+                Ok(()) => CallResult::Signed(buffer.as_slice().to_vec()),
                 Err(error) => {
                     self.spoilt = Core::<Input>::ends_batch(&error);
                     CallResult::Failed(error)

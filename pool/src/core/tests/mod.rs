@@ -7,7 +7,7 @@ mod simulator;
 
 use segl_hsm::{Algorithm, Error, Fault, KeyId, Kind, Retry, Rung, Signed, Verdict};
 
-use crate::{Class, Job, RouteId};
+use crate::{Class, Job, RouteId, Work};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -15,6 +15,7 @@ const SECOND: u64 = 1_000 * MS;
 /// A login of tenant 1 on route 0 with a minute's time, nothing special about it.
 fn job(tag: u64) -> Job<u64> {
     Job {
+        work: Work::Sign,
         key: KeyId(1),
         algorithm: Algorithm::EcdsaP256Sha256,
         input: tag,

@@ -11,7 +11,7 @@ use segl_hsm::{Algorithm, Error, Fault, KeyId, Kind, Retry, Rung, Signed, Verdic
 
 use super::{MS, SECOND};
 use crate::{
-    Class, Completion, Failure, Job, RouteId, Rules, TokenSet,
+    Class, Completion, Failure, Job, RouteId, Rules, TokenSet, Work,
     core::{Action, Call, CallResult, Core, Event, Generation, SessionId, TokenSpec},
 };
 
@@ -387,6 +387,7 @@ impl World {
             let tag = self.next_tag;
             self.next_tag += 1;
             let job = Job {
+                work: if self.draw.percent(90) { Work::Sign } else { Work::Presence },
                 key: KeyId(self.draw.below(3) as u32),
                 algorithm: Algorithm::EcdsaP256Sha256,
                 input: tag,

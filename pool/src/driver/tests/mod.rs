@@ -11,7 +11,7 @@ use std::{
 use segl_hsm::{Error, Fault, Kind, Retry, Rung, Signed, Verdict};
 
 use self::stage::{FAILS, FOREVER, GATED, PANICS, QUICK, Stage, Tags, outcomes};
-use crate::{Completion, Config, Failure, Inbox, Job, Pool, ThreadRole, TokenState};
+use crate::{Completion, Config, Failure, Inbox, Job, Pool, ThreadRole, TokenState, Work};
 
 fn session_error() -> Error {
     Error::of(Kind::Session, "C_Sign", "the session is gone")
@@ -25,6 +25,30 @@ fn every_job_is_answered_with_its_own_signature() {
     assert_eq!(outcomes(&done).len(), 1000);
     assert!(done.iter().all(|done| done.result.as_ref().unwrap() == &done.tag.to_le_bytes()));
     assert!(done.iter().all(|done| done.attempts == 1 && done.token.is_some()));
+}
+
+#[test]
+fn a_signature_takes_no_more_room_than_it_needs() {
+    let stage = Stage::new(&[1]);
+    stage.submit((0..10).map(|tag| stage.job(QUICK, tag)));
+    for done in stage.inbox().take(10) {
+        let signature = done.result.unwrap();
+        assert_eq!((signature.len(), signature.capacity()), (8, 8));
+    }
+}
+
+#[test]
+fn whether_a_key_is_there_is_answered_without_signing() {
+    let stage = Stage::new(&[1]);
+    let look = |key, tag| Job { work: Work::Presence, ..stage.job(key, tag) };
+    stage.submit([look(QUICK, 1), look(FAILS, 2), stage.job(QUICK, 3)]);
+    let done = stage.inbox().take(3);
+    let result = |tag| &done.iter().find(|done| done.tag == tag).unwrap().result;
+    assert_eq!(result(1).as_ref().unwrap(), &[]);
+    let Err(Failure::Token(error)) = result(2) else { panic!("{:?}", result(2)) };
+    assert_eq!(error.kind(), Kind::KeyMissing);
+    assert!(result(3).is_ok());
+    assert_eq!(stage.script().ask(|told| told.begun.clone()), [3]);
 }
 
 #[test]

@@ -13,7 +13,8 @@ use std::{
 use segl_hsm::{Algorithm, Error, Input, KeyId, KeyReport, KeySpec, Kind, ModuleId, Result, Session, Signature, Token};
 
 use crate::{
-    Class, Completion, Config, Failure, Inbox, Job, Observer, Pool, RouteId, Rules, TokenSet, TokenSetup, core::Alarm,
+    Class, Completion, Config, Failure, Inbox, Job, Observer, Pool, RouteId, Rules, TokenSet, TokenSetup, Work,
+    core::Alarm,
 };
 
 /// Longer than anything takes; only a broken pool waits for it to pass.
@@ -143,13 +144,15 @@ impl Session for ScriptedSession {
             }
             _ => {}
         }
+        out.resize(1024, 0);
         out.clear();
         out.extend_from_slice(message);
         Ok(())
     }
 
-    fn presence(&mut self, _: KeyId) -> Result<()> {
-        Ok(())
+    fn presence(&mut self, key: KeyId) -> Result<()> {
+        self.check_thread();
+        if key == FAILS { Err(Error::of(Kind::KeyMissing, "presence", "none here")) } else { Ok(()) }
     }
 
     fn close(self: Box<Self>) -> Result<()> {
@@ -276,6 +279,7 @@ impl Stage {
 
     pub(super) fn job(&self, key: KeyId, tag: u64) -> Job {
         Job {
+            work: Work::Sign,
             key,
             algorithm: Algorithm::Ed25519,
             input: Input::message(&tag.to_le_bytes()),
