@@ -152,6 +152,16 @@ pub enum Action<P> {
         /// The call
         call: Call<P>,
     },
+    /// Take a call back that the session has not begun: then it is answered as [`CallResult::Expired`]. If it was
+    /// begun or is back, nothing is to be done
+    TakeBack {
+        /// Its place
+        session: SessionId,
+        /// Its generation
+        generation: Generation,
+        /// The call
+        call: CallId,
+    },
     /// Close it, on its own thread; answered by [`Event::Closed`]
     Close {
         /// Its place

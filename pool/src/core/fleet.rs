@@ -210,6 +210,14 @@ impl Fleet {
         self.sessions[usize::from(id.0)].calls.push_back((call, slot));
     }
 
+    /// Whose call a running job is.
+    pub(super) fn call_of(&self, slot: u32) -> Option<(SessionId, Generation, CallId)> {
+        let busy = self.sessions.iter().enumerate().filter(|(_, session)| session.state == State::Busy);
+        busy.flat_map(|(index, session)| session.calls.iter().map(move |call| (index, session, call)))
+            .find(|&(_, _, &(_, running))| running == slot)
+            .map(|(index, session, &(call, _))| (SessionId(index as u16), session.generation, call))
+    }
+
     /// Takes a returned call out of its batch: the job's slot and the token; none if nobody waits for it.
     pub(super) fn take_call(&mut self, id: SessionId, generation: Generation, call: CallId) -> Option<(u32, u16)> {
         let (slot, session) = self.take_out(id, generation, call, State::Busy)?;

@@ -30,6 +30,9 @@ use self::{
 };
 use crate::{Completion, Counters, Failure, Rules, Snapshot, TokenSet, Work};
 
+/// How long after a job was asked back it is asked back again.
+const TAKE_BACK_AGAIN_NS: u64 = 100_000_000;
+
 /// A token as Core knows it: a name to tell it by and a number of sessions.
 #[derive(Clone, Debug)]
 pub struct TokenSpec {
@@ -272,11 +275,16 @@ impl<P: Clone> Core<P> {
         }
     }
 
-    /// Answers waiting jobs whose deadline has come. Those in a token are answered by the token.
+    /// Answers waiting jobs whose deadline has come. Those in a token are answered by the token; those that wait behind
+    /// another in a session's batch are asked back.
     fn expire(&mut self, now_ns: u64, out: &mut Vec<Action<P>>) {
         while let Some(slot) = self.deadlines.pop_due(now_ns, &self.jobs) {
             if matches!(self.jobs[slot].place, Place::Waiting { .. }) {
                 self.fail_waiting(now_ns, slot, Failure::Expired, out);
+            } else if let Some((session, generation, call)) = self.fleet.call_of(slot) {
+                out.push(Action::TakeBack { session, generation, call });
+                // Another thread may not have laid it before the session yet: so once more, if need be.
+                self.deadlines.push(now_ns.saturating_add(TAKE_BACK_AGAIN_NS), slot, &self.jobs);
             }
         }
     }

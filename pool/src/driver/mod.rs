@@ -118,8 +118,9 @@ impl Pool {
                 let role = ThreadRole::Session { token: index as u16, session };
                 let name = session_thread_name(setup.token.name(), session);
                 let (token, id, spin_ns) = (setup.token.clone(), SessionId(place), config.spin_ns);
+                let tell_ns = config.rules.batch_time_ns;
                 let thread = pool.spawn(name, role, &config, move |shared| {
-                    session::run(&shared, id, index as u16, token.as_ref(), spin_ns);
+                    session::run(&shared, id, index as u16, token.as_ref(), spin_ns, tell_ns);
                 })?;
                 pool.shared.seats[usize::from(place)].belongs_to(thread);
                 place += 1;
@@ -326,6 +327,7 @@ struct Scratch {
     /// By inbox
     completions: Vec<Vec<Completion>>,
     alarms: Vec<Alarm>,
+    taken_back: Vec<Event<Input>>,
 }
 
 thread_local! {
@@ -357,7 +359,22 @@ impl Shared {
             }
         }
         self.carry_out(&mut scratch, now_ns);
+        let taken_back = mem::take(&mut scratch.taken_back);
         SCRATCH.with(|kept| kept.replace(scratch));
+        if !taken_back.is_empty() {
+            self.tell(taken_back);
+        }
+    }
+
+    /// Tells Core what sessions have done that are now stuck in the next call of their batch.
+    fn tell_overdue(&self, since_ns: u64) {
+        let mut overdue = Vec::new();
+        for seat in &self.seats {
+            seat.collect_overdue(&mut overdue, since_ns);
+        }
+        if !overdue.is_empty() {
+            self.tell(overdue);
+        }
     }
 
     /// Core trusts its indices; a caller's mistake must not break it.
@@ -382,6 +399,15 @@ impl Shared {
                 }
                 Action::Alarm(alarm) => {
                     scratch.alarms.push(alarm);
+                    continue;
+                }
+                Action::TakeBack { session, generation: _, call } => {
+                    // Never two seats' locks at once.
+                    if let Some((open, orders)) = desk.take() {
+                        open.hand_over(orders, now_ns);
+                    }
+                    let seat = &self.seats[usize::from(session.0)];
+                    scratch.taken_back.extend(seat.take_back(session, call, now_ns));
                     continue;
                 }
                 Action::Reinitialise { .. } => unreachable!("Core does not ask for it"),

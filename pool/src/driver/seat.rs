@@ -1,6 +1,7 @@
 //! Where a session's thread sits: orders are laid before it, and it is woken once for all of them.
 
 use std::{
+    collections::VecDeque,
     hint,
     sync::{
         Mutex, MutexGuard, OnceLock,
@@ -13,7 +14,7 @@ use segl_hsm::Input;
 
 use crate::{
     Clock,
-    core::{Call, Generation},
+    core::{Call, CallId, CallResult, Event, Generation, SessionId},
 };
 
 /// What a session's thread is to do.
@@ -29,9 +30,22 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub(super) struct Seat {
     orders: Mutex<Vec<Order>>,
+    batch: Mutex<Batch>,
     /// Since when orders have been lying here, 0 when none are. Written under the lock of the orders
     ordered_ns: AtomicU64,
     thread: OnceLock<Thread>,
+}
+
+/// What the thread is at. It is not the thread's own, so that a call which does not return holds nothing but itself:
+/// others can take back what has not begun, and take along what is done.
+#[derive(Debug, Default)]
+struct Batch {
+    /// Not begun, the next one first
+    orders: VecDeque<Order>,
+    /// Done and not told to Core
+    answers: Vec<Event<Input>>,
+    /// Since when there are such
+    answered_ns: u64,
 }
 
 impl Seat {
@@ -61,15 +75,15 @@ impl Seat {
         }
     }
 
-    /// Waits for orders and takes them all; false when there are none and the thread is to go home.
-    pub(super) fn take(&self, into: &mut Vec<Order>, clock: Clock, spin_ns: u64, leaving: &AtomicBool) -> bool {
-        debug_assert!(into.is_empty());
+    /// Waits for orders, which [`Seat::next`] then gives one by one; false when there are none and the thread is to go
+    /// home.
+    pub(super) fn take(&self, clock: Clock, spin_ns: u64, leaving: &AtomicBool) -> bool {
         let mut spin_until_ns = None;
         loop {
             if self.ordered_ns.load(Ordering::Acquire) != 0 {
                 let mut orders = self.orders();
                 self.ordered_ns.store(0, Ordering::Relaxed);
-                std::mem::swap(&mut *orders, into);
+                self.batch().orders.extend(orders.drain(..));
                 return true;
             }
             if leaving.load(Ordering::Acquire) {
@@ -83,6 +97,55 @@ impl Seat {
                 spin_until_ns = None;
             }
         }
+    }
+
+    /// The order that is begun now.
+    pub(super) fn next(&self) -> Option<Order> {
+        self.batch().orders.pop_front()
+    }
+
+    /// Lays down what came of an order.
+    pub(super) fn answer(&self, answer: Event<Input>, now_ns: u64) {
+        let mut batch = self.batch();
+        if batch.answers.is_empty() {
+            batch.answered_ns = now_ns;
+        }
+        batch.answers.push(answer);
+    }
+
+    /// Takes what is done. Whoever takes it tells Core.
+    pub(super) fn collect(&self, into: &mut Vec<Event<Input>>) {
+        into.append(&mut self.batch().answers);
+    }
+
+    /// Takes what has been done for so long that the thread must be stuck in the call after it.
+    pub(super) fn collect_overdue(&self, into: &mut Vec<Event<Input>>, since_ns: u64) {
+        let mut batch = self.batch();
+        if batch.answered_ns <= since_ns {
+            into.append(&mut batch.answers);
+        }
+    }
+
+    /// Takes a call back if it has not begun: its answer is then the caller's to tell.
+    pub(super) fn take_back(&self, session: SessionId, id: CallId, now_ns: u64) -> Option<Event<Input>> {
+        let is_it = |order: &Order| matches!(order, Order::Sign(_, call) if call.id == id);
+        let order = {
+            let mut orders = self.orders();
+            let laid = orders.iter().position(is_it).map(|place| orders.remove(place));
+            // An order passes from one to the other with both locks held, so it is in one of them, or begun.
+            laid.or_else(|| {
+                let mut batch = self.batch();
+                let place = batch.orders.iter().position(is_it)?;
+                batch.orders.remove(place)
+            })
+        };
+        let Order::Sign(generation, call) = order? else { return None };
+        let result = CallResult::Expired;
+        Some(Event::Returned { session, generation, call: call.id, result, started_ns: now_ns, token_ns: 0 })
+    }
+
+    fn batch(&self) -> MutexGuard<'_, Batch> {
+        self.batch.lock().expect("nobody panics while holding a batch")
     }
 
     /// How long orders have been lying here.

@@ -1,5 +1,5 @@
-//! A session's thread: carries out its orders, one call to the token after the other, and tells Core what came of
-//! each batch at once.
+//! A session's thread: carries out its orders, one call to the token after the other, and tells Core what came of a
+//! batch at once, unless it takes long.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,17 +11,18 @@ use crate::{
     core::{Call, CallResult, Core, Event, Generation, SessionId},
 };
 
-/// Runs until the pool is left. The session lives and dies on this thread.
-pub(super) fn run(shared: &Shared, id: SessionId, token_index: u16, token: &dyn Token, spin_ns: u64) {
+/// Runs until the pool is left. The session lives and dies on this thread. What is done is told when all of a batch is,
+/// or when `tell_ns` have passed: nobody waits longer for the slow calls of others.
+pub(super) fn run(shared: &Shared, id: SessionId, token_index: u16, token: &dyn Token, spin_ns: u64, tell_ns: u64) {
     let seat = &shared.seats[usize::from(id.0)];
     let mut held: Option<Box<dyn Session>> = None;
     let mut signature = Signature::new();
-    let mut orders = Vec::new();
     let mut answers = Vec::new();
-    while seat.take(&mut orders, shared.clock, spin_ns, &shared.leaving) {
+    while seat.take(shared.clock, spin_ns, &shared.leaving) {
         let mut batch = Batch { id, shared, spoilt: false, now_ns: shared.clock.now_ns() };
-        for order in orders.drain(..) {
-            answers.push(match order {
+        let mut told_ns = batch.now_ns;
+        while let Some(order) = seat.next() {
+            let answer = match order {
                 Order::Sign(generation, call) => batch.call(present(&mut held), generation, call, &mut signature),
                 Order::Open(generation) => {
                     let opened = guarded("open", Signed::No, || token.open());
@@ -39,9 +40,20 @@ pub(super) fn run(shared: &Shared, id: SessionId, token_index: u16, token: &dyn 
                     let _ = guarded("close", Signed::No, || session.close());
                     Event::Closed { session: id, generation }
                 }
-            });
+            };
+            seat.answer(answer, batch.now_ns);
+            if batch.now_ns - told_ns > tell_ns {
+                told_ns = batch.now_ns;
+                seat.collect(&mut answers);
+                shared.tell(answers.drain(..));
+                batch.now_ns = shared.clock.now_ns();
+            }
         }
-        shared.tell(answers.drain(..));
+        seat.collect(&mut answers);
+        // Empty when others have taken it back or along.
+        if !answers.is_empty() {
+            shared.tell(answers.drain(..));
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The timer's thread: answers expired jobs and keeps Core's appointments.
+//! The timer's thread: answers expired jobs, keeps Core's appointments, and tells what stuck threads have done.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -8,11 +8,21 @@ use crate::core::Event;
 /// It wakes at least this often, for the watchdog to see.
 pub(super) const HEARTBEAT_NS: u64 = 1_000_000_000;
 
+/// What is done and not told after so long, is told by the timer.
+const OVERDUE_NS: u64 = HEARTBEAT_NS / 4;
+
 /// Runs until the pool is left.
 pub(super) fn run(shared: &Shared) {
+    let mut looked_ns = 0;
     let mut heart = shared.lock();
     while !shared.leaving.load(Ordering::Acquire) {
         let now_ns = shared.clock.now_ns();
+        if now_ns - looked_ns >= OVERDUE_NS {
+            looked_ns = now_ns;
+            drop(heart);
+            shared.tell_overdue(now_ns.saturating_sub(OVERDUE_NS));
+            heart = shared.lock();
+        }
         let due_ns = heart.core.next_timeout_ns().unwrap_or(u64::MAX);
         if due_ns <= now_ns {
             drop(heart);

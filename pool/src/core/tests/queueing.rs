@@ -314,3 +314,39 @@ fn times_in_a_completion_are_those_of_the_attempt() {
     assert_eq!((second.token, second.attempts), (Some(0), 1));
     assert!(scene.now_ns < 2 * SECOND);
 }
+
+#[test]
+fn what_waits_behind_a_call_that_does_not_return_is_asked_back_at_its_deadline() {
+    let mut scene = Scene::ready(rules(), &[1]);
+    scene.submit([job(0)]);
+    let deadline_ns = scene.now_ns + SECOND;
+    scene.submit([job(1), Job { deadline_ns, ..job(2) }, job(3)]);
+    scene.sign_batch();
+    let batch = scene.batches.pop_front().unwrap();
+    assert_eq!(batch.tags(), [1, 2, 3]);
+    scene.await_timer();
+    assert_eq!(scene.now_ns, deadline_ns);
+    assert_eq!(scene.taken_back, [(batch.session, batch.generation, batch.calls[1].id)]);
+    scene.await_timer();
+    assert_eq!(scene.taken_back.len(), 2, "asked again: the first time it may not have been there yet");
+    assert_eq!(scene.take_done(), [(0, Ok(()))]);
+
+    let returned = |call: usize, result| Event::Returned {
+        session: batch.session,
+        generation: batch.generation,
+        call: batch.calls[call].id,
+        result,
+        started_ns: deadline_ns,
+        token_ns: MS,
+    };
+    scene.step(returned(1, CallResult::Expired));
+    assert_eq!(scene.take_done(), [(2, Err("expired"))]);
+    scene.submit([job(4)]);
+    assert!(scene.batches.is_empty(), "the session has not returned");
+    // Should it say something of it after all, that is thrown away.
+    scene.step_all([returned(0, CallResult::Signed(vec![1])), returned(1, CallResult::Signed(vec![6]))]);
+    scene.step(returned(2, CallResult::Signed(vec![1])));
+    assert_eq!(scene.take_done(), [(1, Ok(())), (3, Ok(()))]);
+    assert_eq!(scene.core.snapshot().counters.stale, 1);
+    assert_eq!(scene.batches.len(), 1);
+}

@@ -7,7 +7,7 @@ use segl_hsm::Error;
 use super::{MS, SECOND};
 use crate::{
     Completion, Failure, Job, Rules, TokenSet,
-    core::{Action, Alarm, Call, CallResult, Core, Event, Generation, SessionId, TokenSpec},
+    core::{Action, Alarm, Call, CallId, CallResult, Core, Event, Generation, SessionId, TokenSpec},
 };
 
 pub(super) struct Scene {
@@ -20,6 +20,8 @@ pub(super) struct Scene {
     pub(super) batches: VecDeque<Batch>,
     pub(super) done: Vec<Completion>,
     pub(super) alarms: Vec<Alarm>,
+    /// Calls that were asked back
+    pub(super) taken_back: Vec<(SessionId, Generation, CallId)>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +51,7 @@ impl Scene {
             batches: VecDeque::new(),
             done: Vec::new(),
             alarms: Vec::new(),
+            taken_back: Vec::new(),
         };
         scene.step(Event::Routes(vec![(0..tokens.len() as u16).collect::<TokenSet>()]));
         scene
@@ -84,6 +87,7 @@ impl Scene {
                     assert_eq!((inbox, input), (0, completion.tag));
                     self.done.push(completion);
                 }
+                Action::TakeBack { session, generation, call } => self.taken_back.push((session, generation, call)),
                 Action::Alarm(alarm) => self.alarms.push(alarm),
                 Action::Reinitialise { .. } => panic!("nobody decides on this yet"),
             }

@@ -245,6 +245,20 @@ impl World {
                 assert!(job.job.route == RouteId(0) || token == 0);
                 job.with_session = true;
             }
+            Action::TakeBack { session, generation, call } => {
+                let unbegun = |event: &Event<u64>| match event {
+                    Event::Returned { call: returned, started_ns, .. } => {
+                        *returned == call && *started_ns > self.now_ns
+                    }
+                    _ => false,
+                };
+                // What the model still says of it later is a voice from nowhere then.
+                if self.pending.values().flatten().any(unbegun) {
+                    let (result, started_ns) = (CallResult::Expired, self.now_ns);
+                    let returned = Event::Returned { session, generation, call, result, started_ns, token_ns: 0 };
+                    self.later(0, vec![returned]);
+                }
+            }
             Action::Complete { completion, input, .. } => self.completed(completion, input),
             Action::Alarm(_) => {}
             Action::Reinitialise { .. } => panic!("nobody decides on this yet"),

@@ -10,8 +10,8 @@ use std::{
 
 use segl_hsm::{Error, Fault, Kind, Retry, Rung, Signed, Verdict};
 
-use self::stage::{FAILS, FOREVER, GATED, PANICS, QUICK, Stage, Tags, outcomes};
-use crate::{Completion, Config, Failure, Inbox, Job, Pool, ThreadRole, TokenState, Work};
+use self::stage::{FAILS, FOREVER, GATED, GATED_TOO, PANICS, QUICK, Stage, Tags, outcomes};
+use crate::{Completion, Config, Failure, Inbox, Job, Pool, Rules, ThreadRole, TokenState, Work};
 
 fn session_error() -> Error {
     Error::of(Kind::Session, "C_Sign", "the session is gone")
@@ -124,6 +124,62 @@ fn the_deadline_is_looked_at_again_right_before_the_call() {
     let done = stage.inbox().take(3);
     assert_eq!(outcomes(&done)[&2], "expired");
     assert_eq!(stage.script().ask(|told| told.begun.clone()), [0, 1]);
+}
+
+#[test]
+fn what_waits_behind_a_stuck_call_is_answered_at_its_deadline_and_not_begun() {
+    let stage = Stage::new(&[1]);
+    stage.occupy(0);
+    let deadline_ns = stage.pool.clock().in_ns(Duration::from_millis(50));
+    stage.submit([stage.job(GATED, 1), Job { deadline_ns, ..stage.job(QUICK, 2) }, stage.job(QUICK, 3)]);
+    stage.script().open_gate(1);
+    stage.script().wait(|told| told.entered == 2);
+    // While the call before it is still in the token.
+    let done = stage.inbox().take(2);
+    let by_tag = outcomes(&done);
+    assert_eq!((by_tag[&0], by_tag[&2]), ("signed", "expired"));
+    assert_eq!(done.iter().find(|done| done.tag == 2).unwrap().attempts, 0);
+    stage.script().open_gate(1);
+    assert_eq!(outcomes(&stage.inbox().take(2)).len(), 2);
+    assert_eq!(stage.script().ask(|told| told.begun.clone()), [0, 1, 3]);
+    assert!(stage.inbox().is_empty());
+}
+
+#[test]
+fn what_was_done_before_a_stuck_call_is_answered_while_it_is_stuck() {
+    let stage = Stage::new(&[1]);
+    stage.occupy(0);
+    stage.submit([stage.job(QUICK, 1), stage.job(GATED, 2)]);
+    stage.script().open_gate(1);
+    let done = stage.inbox().take(1);
+    assert_eq!(outcomes(&done)[&0], "signed");
+    stage.script().wait(|told| told.entered == 2);
+    assert_eq!(outcomes(&stage.inbox().take(1))[&1], "signed");
+    stage.script().open_gate(1);
+    assert_eq!(outcomes(&stage.inbox().take(1))[&2], "signed");
+}
+
+#[test]
+fn what_is_done_is_answered_before_the_next_call_when_a_batch_takes_long() {
+    let batch_time_ns = 1_000_000;
+    let rules = Rules { batch_time_ns, service_guess_ns: 1, ..Rules::default() };
+    let stage = Stage::by_rules(Config { rules, ..Config::default() }, &[1], |_| {});
+    stage.occupy(0);
+    // What nobody has measured yet is expected to be quick, so these are one batch.
+    stage.submit([stage.job(GATED_TOO, 1), stage.job(GATED_TOO, 2)]);
+    stage.script().open_gate(1);
+    stage.script().wait(|told| told.entered == 2);
+    assert_eq!(outcomes(&stage.inbox().take(1))[&0], "signed");
+    let long_ns = stage.pool.clock().now_ns() + 2 * batch_time_ns;
+    while stage.pool.clock().now_ns() < long_ns {
+        thread::yield_now();
+    }
+    stage.script().open_gate(1);
+    stage.script().wait(|told| told.entered == 3);
+    assert!(!stage.inbox().is_empty());
+    assert_eq!(outcomes(&stage.inbox().take(1))[&1], "signed");
+    stage.script().open_gate(1);
+    assert_eq!(outcomes(&stage.inbox().take(1))[&2], "signed");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(super) const FOREVER: Duration = Duration::from_secs(30);
 pub(super) const QUICK: KeyId = KeyId(1);
 /// Enters the token and stays there until the gate is opened.
 pub(super) const GATED: KeyId = KeyId(2);
+/// The same, but another key.
+pub(super) const GATED_TOO: KeyId = KeyId(5);
 /// Panics in the token.
 pub(super) const PANICS: KeyId = KeyId(3);
 /// Fails with the next error laid ready, signs when there is none.
@@ -129,7 +131,7 @@ impl Session for ScriptedSession {
         let tag = u64::from_le_bytes(message.as_ref().try_into().unwrap());
         self.script.tell(|told| told.begun.push(tag));
         match key {
-            GATED => {
+            GATED | GATED_TOO => {
                 self.script.tell(|told| told.entered += 1);
                 self.script.wait(|told| told.gate > 0);
                 self.script.tell(|told| told.gate -= 1);
@@ -263,6 +265,11 @@ impl Stage {
 
     pub(super) fn with(mut config: Config, sessions: &[u16], prepare: impl Fn(&Script)) -> Self {
         config.rules = Rules { batch_time_ns: u64::MAX, backoff_min_ns: 1_000_000, ..config.rules };
+        Stage::by_rules(config, sessions, prepare)
+    }
+
+    /// The same, by the rules as given.
+    pub(super) fn by_rules(config: Config, sessions: &[u16], prepare: impl Fn(&Script)) -> Self {
         let scripts: Vec<Arc<Script>> = sessions.iter().map(|_| Arc::default()).collect();
         scripts.iter().for_each(|script| prepare(script));
         let tokens = sessions.iter().zip(&scripts).enumerate().map(|(index, (&sessions, script))| {
