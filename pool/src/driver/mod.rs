@@ -12,7 +12,7 @@ mod timer;
 
 use std::{
     cell::RefCell,
-    io, mem,
+    io, mem, process,
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -32,12 +32,12 @@ use crate::{
 
 /// Where completions go.
 pub trait Inbox: Send + Sync + 'static {
-    /// Takes all of `completions`; called outside the pool's lock, once a batch, on a thread of the pool or of
+    /// Takes all of `completions`; a panic on a thread of the pool ends the process. Called outside the pool's lock, once a batch, on a thread of the pool or of
     /// whoever called the pool. Must not block. What it leaves in the vector is dropped; the vector is used again.
     fn deliver(&self, completions: &mut Vec<Completion>);
 }
 
-/// Who hears of what happens to tokens. Called outside the pool's lock, on a thread of the pool or of whoever called
+/// Who hears of what happens to tokens. A panic ends the process, as in [`Inbox`]. Called outside the pool's lock, on a thread of the pool or of whoever called
 /// it; must not block long.
 pub trait Observer: Send + Sync + 'static {
     /// A login succeeded; heard before the token signs after it.
@@ -236,7 +236,7 @@ impl Pool {
         let mut threads_left = 0;
         for (over, thread) in threads.drain(..) {
             if over.load(Ordering::Acquire) {
-                // Its last statement is behind it. What it panicked with, if it did, was said when it did.
+                // Its last statement is behind it.
                 drop(thread.join());
             } else {
                 threads_left += 1;
@@ -456,7 +456,7 @@ impl Shared {
     }
 }
 
-/// Held by a thread of the pool while it lives.
+/// Held by a thread of the pool while it lives; ends the process when the thread panics.
 struct Attendance {
     shared: Arc<Shared>,
     over: Arc<AtomicBool>,
@@ -464,6 +464,13 @@ struct Attendance {
 
 impl Drop for Attendance {
     fn drop(&mut self) {
+        if thread::panicking() {
+            // A token's panic was caught; this one came from an inbox, the observer or the pool itself. What the
+            // thread had in hand is lost: Core would wait for ever for its session, and owners for their answers. Who
+            // starts the process anew gets a whole one.
+            eprintln!("segl-pool: a thread of the pool panicked; the process is not whole any more and ends");
+            process::abort();
+        }
         self.over.store(true, Ordering::Release);
         // When Core is broken nobody waits for this any more, and a panic here would be the second.
         if let Ok(mut heart) = self.shared.heart.lock() {

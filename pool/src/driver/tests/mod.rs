@@ -404,3 +404,31 @@ fn many_threads_submit_at_once_while_sessions_die_and_each_job_is_answered_once(
     assert!(stage.scripts.iter().all(|script| script.ask(|told| told.strangers) == 0));
     assert!(stage.inbox().is_empty());
 }
+
+/// In a process of its own: the test runs itself again.
+#[test]
+fn a_panic_in_an_inbox_ends_the_process_rather_than_to_leave_everybody_waiting() {
+    const CHILD: &str = "SEGL_TEST_PANIC";
+    struct Broken;
+    impl Inbox for Broken {
+        fn deliver(&self, _: &mut Vec<Completion>) {
+            panic!("a bug in an inbox, as the test wants it");
+        }
+    }
+    if std::env::var_os(CHILD).is_some() {
+        let stage = Stage::new(&[1]);
+        let pool = stage.second_pool(Arc::new(Broken));
+        pool.submit(&mut vec![stage.job(QUICK, 1)]);
+        thread::sleep(FOREVER);
+        return;
+    }
+    let name = "driver::tests::a_panic_in_an_inbox_ends_the_process_rather_than_to_leave_everybody_waiting";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.status), Some(6), "{said}");
+    assert!(said.contains("a thread of the pool panicked"), "{said}");
+}
