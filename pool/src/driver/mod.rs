@@ -12,7 +12,7 @@ mod timer;
 
 use std::{
     cell::RefCell,
-    io, mem, process,
+    io, iter, mem, process,
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -221,6 +221,12 @@ impl Pool {
         shared.lock().stopping = true;
         shared.tell([Event::Drain].into_iter().chain((0..shared.tokens).map(|token| Event::Leave { token })));
         if !shared.wait_until(settle_ns, |heart| heart.core.sessions_out() == 0) {
+            // What is known for certain of the batches that are stuck: what they have done, and what they have not begun.
+            shared.tell_overdue(u64::MAX);
+            let places = shared.seats.iter().zip(0..).map(|(seat, place)| (seat, SessionId(place)));
+            let now_ns = shared.clock.now_ns();
+            let unbegun = places.flat_map(|(seat, id)| iter::from_fn(move || seat.take_back_any(id, now_ns)));
+            shared.tell(unbegun.collect::<Vec<_>>());
             shared.tell([Event::Abandon]);
         }
 

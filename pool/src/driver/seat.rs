@@ -128,20 +128,34 @@ impl Seat {
 
     /// Takes a call back if it has not begun: its answer is then the caller's to tell.
     pub(super) fn take_back(&self, session: SessionId, id: CallId, now_ns: u64) -> Option<Event<Input>> {
-        let is_it = |order: &Order| matches!(order, Order::Sign(_, call) if call.id == id);
-        let order = {
-            let mut orders = self.orders();
-            let laid = orders.iter().position(is_it).map(|place| orders.remove(place));
-            // An order passes from one to the other with both locks held, so it is in one of them, or begun.
-            laid.or_else(|| {
+        self.take_out(session, CallResult::Expired, now_ns, |call| call.id == id)
+    }
+
+    /// Takes any call back that has not begun, for another session to make.
+    pub(super) fn take_back_any(&self, session: SessionId, now_ns: u64) -> Option<Event<Input>> {
+        self.take_out(session, CallResult::Skipped, now_ns, |_| true)
+    }
+
+    fn take_out(
+        &self,
+        session: SessionId,
+        result: CallResult,
+        started_ns: u64,
+        wanted: impl Fn(&Call<Input>) -> bool,
+    ) -> Option<Event<Input>> {
+        let is_it = |order: &Order| matches!(order, Order::Sign(_, call) if wanted(call));
+        // An order passes from one list to the other with both locks held, so it is in one of them, or begun.
+        let mut laid = self.orders();
+        let order = match laid.iter().position(is_it) {
+            Some(place) => laid.remove(place),
+            None => {
                 let mut batch = self.batch();
                 let place = batch.orders.iter().position(is_it)?;
-                batch.orders.remove(place)
-            })
+                batch.orders.remove(place)?
+            }
         };
-        let Order::Sign(generation, call) = order? else { return None };
-        let result = CallResult::Expired;
-        Some(Event::Returned { session, generation, call: call.id, result, started_ns: now_ns, token_ns: 0 })
+        let Order::Sign(generation, call) = order else { return None };
+        Some(Event::Returned { session, generation, call: call.id, result, started_ns, token_ns: 0 })
     }
 
     fn batch(&self) -> MutexGuard<'_, Batch> {

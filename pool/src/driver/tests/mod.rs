@@ -289,6 +289,25 @@ fn stopping_leaves_a_stuck_thread_behind_and_says_so() {
 }
 
 #[test]
+fn of_a_stuck_batch_only_the_call_in_the_token_is_in_doubt() {
+    let stage = Stage::new(&[1]);
+    stage.occupy(0);
+    stage.submit([stage.job(QUICK, 1), stage.job(GATED, 2), stage.job(QUICK, 3)]);
+    stage.script().open_gate(1);
+    stage.script().wait(|told| told.entered == 2);
+    stage.pool.stop(Duration::ZERO);
+    let done = stage.inbox().take(4);
+    let by_tag = outcomes(&done);
+    assert_eq!((by_tag[&1], by_tag[&2], by_tag[&3]), ("signed", "stuck", "draining"));
+    let unbegun = done.iter().find(|done| done.tag == 3).unwrap();
+    assert_eq!((unbegun.attempts, unbegun.verdict().unwrap().signed), (0, Signed::No));
+    stage.script().open_gate(1);
+    stage.script().wait(|told| told.closed == 1);
+    assert_eq!(stage.script().ask(|told| told.begun.clone()), [0, 1, 2]);
+    assert!(stage.inbox().is_empty());
+}
+
+#[test]
 fn a_pool_that_is_dropped_does_not_wait_for_a_stuck_token() {
     let stage = Stage::new(&[1]);
     stage.occupy(0);
