@@ -255,7 +255,10 @@ fn a_caller_reaches_no_more_than_its_tenant_may_whatever_the_broker_allows_it() 
         let entry = found.next()?;
         Some([&entry["tenant"], &entry["client"], &entry["on_behalf_of"]].map(|text| text.as_str().unwrap().to_owned()))
     };
-    let of = |at: usize, caller: &str| Some([site.tenants[at].name, &site.tenants[at].uri, caller].map(str::to_owned));
+    let of = |at: usize, caller: &str| {
+        let tenant = &site.tenants[at];
+        Some([tenant.name, &format!("URI:{}", tenant.uri), caller].map(str::to_owned))
+    };
     assert_eq!(intent("its-own"), of(1, "tax-office-portal"));
     assert_eq!(intent("the-other-s"), of(0, "town-hall-portal"));
     assert_eq!(intent("not-its-own"), None);

@@ -44,6 +44,16 @@ impl Room {
         self.admin.metric(name, labels).unwrap()
     }
 
+    /// Waits until it has logged one of these texts.
+    pub(crate) fn logs(&self, texts: &[&str]) {
+        self.logs_from(0, texts);
+    }
+
+    fn logs_from(&self, start: usize, texts: &[&str]) {
+        let what = format!("one of {texts:?} in the log");
+        until(&what, || texts.iter().any(|text| self.segld.log()[start..].contains(text)));
+    }
+
     /// SIGHUP, until segld says that it is through with it; returns what it logged meanwhile.
     pub(crate) fn reload(&mut self) -> String {
         self.site.write().unwrap();
@@ -51,7 +61,12 @@ impl Room {
         self.segld.signal(Signal::HUP).unwrap();
         self.segld.notified("RELOADING=1", SOON).unwrap();
         self.segld.ready(SOON).unwrap();
-        self.segld.log().split_off(before)
+        // The log is written by a thread of its own.
+        let said = || self.segld.log().split_off(before);
+        until("the reload's end is in the log", || {
+            ["reloaded", "the reload is refused"].iter().any(|end| said().contains(end))
+        });
+        said()
     }
 
     /// A reload that is taken.

@@ -16,7 +16,7 @@ use segl_tests::{
 };
 use segl_wire::{ALPN, Code, Fault, GoAwayReason, Retry, SignedState};
 
-use crate::room::{DIGEST, Room, SOON, after, connect, sent_away, site, sound};
+use crate::room::{DIGEST, Room, SOON, after, connect, sent_away, site, sound, until};
 
 /// Shorter than the drain limit: whoever ends within it did not wait for that.
 const PROMPT: Duration = Duration::from_secs(10);
@@ -84,7 +84,7 @@ fn a_connection_made_before_segld_starts_is_served_through_the_socket_it_is_hand
     sound(&mut early);
     sound(&mut connect(&room.site, 1));
     assert!(TcpStream::connect(own).is_err(), "with systemd's sockets it opens none of its own");
-    assert!(room.segld.log().contains("listen.addresses is not used"), "and says so");
+    until("it says so", || room.segld.log().contains("listen.addresses is not used"));
 
     // The socket outlives it: a reload keeps it, and its end is in order.
     room.reload_taken();
@@ -170,7 +170,7 @@ fn with_its_token_away_segld_starts_degraded_and_refuses_at_once() {
     let (mut site, dir) = site(Token::SoftHsm);
     site.segld_toml = site.segld_toml.replace("pkcs11:token=segl", "pkcs11:token=elsewhere");
     let mut room = start_degraded(site, dir);
-    assert!(room.segld.log().contains("starting degraded"), "it says so");
+    until("it says so", || room.segld.log().contains("starting degraded"));
     assert!(room.segld.terminate(PROMPT).unwrap().success());
 }
 
@@ -213,6 +213,6 @@ fn a_token_that_comes_after_the_start_is_taken_into_use_without_a_restart() {
     alias.rename("away", "segl");
     await_keys(&room.admin).unwrap();
     sound(&mut before);
-    assert!(room.segld.log().contains("the token is back"));
+    until("it says so", || room.segld.log().contains("the token is back"));
     assert!(room.segld.terminate(PROMPT).unwrap().success());
 }
