@@ -2,13 +2,13 @@
 
 use std::{
     cell::RefCell,
-    fmt,
-    fs::File,
-    io,
+    convert::Infallible,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
     },
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
@@ -33,7 +33,8 @@ pub struct Config {
     pub host: String,
     /// Size of a segment: 128 KiB to 1 GiB, in whole blocks of 512 bytes
     pub segment_bytes: u64,
-    /// So many bytes may wait for the disk; then records that nobody's answer depends on are refused
+    /// So many bytes may wait for the disk; then intents are refused, and from the half of it on the records that
+    /// anybody can cause (connections, refusals)
     pub pending_bytes_max: usize,
     /// So many intents may wait for their outcome; disk is reserved for the outcome of each
     pub open_intents_max: u32,
@@ -196,13 +197,16 @@ pub struct Stats {
     pub refused: u64,
     /// Batches made durable since the opening, one fdatasync each
     pub commits: u64,
+    /// For how long the batch that is being written has been on its way, in nanoseconds; 0 when none is. A disk that
+    /// hangs shows here first
+    pub committing_ns: u64,
     /// Bytes that can be appended for certain before another segment has to be allocated
     pub room_bytes: u64,
 }
 
 /// The journal: shared among threads, written by a thread of its own.
 ///
-/// Dropping it closes it.
+/// Dropping it closes it, and waits five seconds for the disk at most.
 pub struct Journal {
     shared: Arc<Shared>,
     /// None once it is closed
@@ -212,9 +216,12 @@ pub struct Journal {
 /// What a journal gives back when it is closed.
 pub(crate) struct Running {
     pub(crate) threads: Vec<JoinHandle<()>>,
-    /// The lock file: locked as long as it is open
-    pub(crate) lock: File,
+    /// Disconnected once both have ended; nothing is ever sent
+    pub(crate) ended: Receiver<Infallible>,
 }
+
+/// How long dropping a journal waits for its threads.
+const DROP_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) type Subscriber = Arc<dyn Fn() + Send + Sync>;
 
@@ -322,19 +329,26 @@ impl Journal {
     }
 
     /// Writes what is pending, ends the threads, and gives the directory free. Later appends are refused. An error is
-    /// the failure that kept records from the disk.
-    pub fn close(&self) -> Result<(), String> {
+    /// the failure that kept records from the disk, or says that the disk has not come back within the limit: then
+    /// the directory stays locked until it does, or the process has ended.
+    pub fn close(&self, limit: Duration) -> Result<(), String> {
         self.shared.ledger().close();
         self.shared.work.notify_one();
         self.shared.need.notify_one();
         // Locked until all is done, so that whoever closes second comes back no earlier.
         let mut running = lock(&self.running);
-        if let Some(Running { threads, lock }) = running.take() {
-            for thread in threads {
-                // A panic has been turned into a failure by the thread itself.
-                let _ = thread.join();
-            }
-            drop(lock);
+        if let Some(waited_for) = &*running
+            && waited_for.ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout)
+        {
+            return Err(format!(
+                "{}: the journal's writer has not come back from the disk within {limit:?}; records after {} may be lost",
+                self.shared.config.directory.display(),
+                self.shared.durable.load(Ordering::Acquire),
+            ));
+        }
+        for thread in running.take().into_iter().flat_map(|running| running.threads) {
+            // A panic has been turned into a failure by the thread itself.
+            let _ = thread.join();
         }
         match self.shared.has_failed() {
             true => Err(self.trouble().unwrap_or_else(|| "the audit journal has failed".to_owned())),
@@ -346,7 +360,7 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         // Whoever wants to hear of a failure calls close().
-        let _ = self.close();
+        let _ = self.close(DROP_LIMIT);
     }
 }
 

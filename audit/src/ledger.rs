@@ -5,7 +5,7 @@
 //! Room is what can be written for certain: the rest of the current segment, or, when the next one is allocated, all
 //! of that.
 
-use std::{collections::VecDeque, fs::File};
+use std::{collections::VecDeque, fs::File, time::Instant};
 
 use crate::{
     codec,
@@ -54,6 +54,8 @@ pub(crate) struct Ledger {
     current_left: u64,
     /// Charged to the batch that is being written
     in_flight: u64,
+    /// When it was taken
+    in_flight_since: Option<Instant>,
     spare: Option<File>,
     /// The segment taken last has not got its name yet
     naming: bool,
@@ -86,7 +88,7 @@ struct Tally {
 enum Rank {
     /// It opens something whose outcome will need room
     Intent,
-    /// Somebody's answer depends on it, or nobody's
+    /// Anybody can cause it, as often as he likes
     Ordinary,
     /// The daemon's own, few
     Control,
@@ -104,6 +106,7 @@ impl Ledger {
             open_intents: Row::with_room_for(config.open_intents_max),
             current_left,
             in_flight: 0,
+            in_flight_since: None,
             spare,
             naming: false,
             no_room: false,
@@ -183,7 +186,7 @@ impl Ledger {
         (batch.records, batch.charge, batch.first_seq) = (0, 0, self.next_seq);
         batch.open_from = self.open_from();
         std::mem::swap(batch, &mut self.pending);
-        self.in_flight = batch.charge;
+        (self.in_flight, self.in_flight_since) = (batch.charge, Some(Instant::now()));
         if align(batch.bytes.len() as u64) <= self.current_left {
             return Some(Target::Current);
         }
@@ -198,7 +201,7 @@ impl Ledger {
     /// True when another segment may be allocated now.
     pub(crate) fn committed(&mut self, bytes: u64) -> bool {
         self.current_left -= bytes;
-        self.in_flight = 0;
+        (self.in_flight, self.in_flight_since) = (0, None);
         self.commits += 1;
         std::mem::take(&mut self.naming)
     }
@@ -240,6 +243,7 @@ impl Ledger {
 
     pub(crate) fn fail(&mut self) {
         self.ended = Some(Refusal::Failed);
+        self.in_flight_since = None;
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -263,6 +267,7 @@ impl Ledger {
             open_intents: self.open_intents.len(),
             refused: self.refused,
             commits: self.commits,
+            committing_ns: self.in_flight_since.map_or(0, |since| since.elapsed().as_nanos().max(1) as u64),
             room_bytes: self.room().saturating_sub(self.in_flight),
         }
     }
@@ -295,8 +300,9 @@ impl Ledger {
         let (enough, limit) = match rank {
             Rank::Intent if owing || self.unreserved() < charge + OUTCOME_RESERVE + CONTROL_RESERVE => (false, None),
             Rank::Intent if self.open_intents.len() >= self.open_intents_max => return Err(BACKLOG),
-            Rank::Ordinary if owing || self.unreserved() < charge + CONTROL_RESERVE => (false, None),
-            Rank::Intent | Rank::Ordinary => (true, Some(self.pending_bytes_max)),
+            Rank::Ordinary if owing || self.unreserved() < charge + self.ordinary_reserve() => (false, None),
+            Rank::Ordinary => (true, Some(self.pending_bytes_max / 2)),
+            Rank::Intent => (true, Some(self.pending_bytes_max)),
             Rank::Control => (self.unreserved() >= charge, Some(self.pending_bytes_max + CONTROL_RESERVE as usize)),
             // As many as there are open intents: that is their bound.
             Rank::Outcome => (self.unspoken() >= charge, None),
@@ -340,6 +346,12 @@ impl Ledger {
     /// Room that no record on its way takes.
     fn unspoken(&self) -> u64 {
         self.room().saturating_sub(self.in_flight + self.pending.charge)
+    }
+
+    /// Kept free of records that strangers and refused requests can cause, however many there are: a quarter of a
+    /// segment for intents.
+    fn ordinary_reserve(&self) -> u64 {
+        CONTROL_RESERVE + self.segment_payload / 4
     }
 
     /// Room that is not kept for outcomes either.

@@ -5,7 +5,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
 
@@ -76,16 +76,24 @@ pub(crate) fn open(config: Config) -> Result<(Arc<Shared>, Running, Recovery), O
     let shared = Arc::new(Shared::new(config, ledger, last_seq));
     shared.complain(trouble);
 
+    // The threads hold the lock, not the journal: one that hangs in the disk may write still when it comes back.
+    let (lock, (ends, ended)) = (Arc::new(lock), mpsc::channel());
     let writer = {
-        let shared = shared.clone();
-        spawn("segl-audit", &directory, move || writer::write(&shared, place))?
+        let (shared, held) = (shared.clone(), (lock.clone(), ends.clone()));
+        spawn("segl-audit", &directory, move || {
+            writer::write(&shared, place);
+            drop(held);
+        })?
     };
     let allocator = {
-        let shared = shared.clone();
-        spawn("segl-audit-room", &directory, move || writer::allocate_ahead(&shared))
+        let (shared, held) = (shared.clone(), (lock, ends));
+        spawn("segl-audit-room", &directory, move || {
+            writer::allocate_ahead(&shared);
+            drop(held);
+        })
     };
     match allocator {
-        Ok(allocator) => Ok((shared, Running { threads: vec![writer, allocator], lock }, recovery)),
+        Ok(allocator) => Ok((shared, Running { threads: vec![writer, allocator], ended }, recovery)),
         Err(error) => {
             shared.fail("the journal's second thread can not be started".to_owned());
             shared.work.notify_one();

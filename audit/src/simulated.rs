@@ -15,8 +15,9 @@ use std::{
 };
 
 use crate::{
-    Capacity, Config, Intent, Journal, Outcome, OutcomeResult, Reader, Record, Refusal, Settled, State,
+    Capacity, Config, Intent, Journal, OpenError, Outcome, OutcomeResult, Reader, Record, Refusal, Settled, State,
     disk::{Disk, FileSystem},
+    ledger::CONTROL_RESERVE,
     verify,
 };
 
@@ -31,6 +32,9 @@ struct SimulatedDisk {
     sync_fails: AtomicBool,
     write_fails: AtomicBool,
     is_full: AtomicBool,
+    allocate_panics: AtomicBool,
+    allocate_gate: Mutex<bool>,
+    room: Condvar,
 }
 
 impl SimulatedDisk {
@@ -43,6 +47,9 @@ impl SimulatedDisk {
             sync_fails: AtomicBool::new(false),
             write_fails: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
+            allocate_panics: AtomicBool::new(false),
+            allocate_gate: Mutex::new(true),
+            room: Condvar::new(),
         };
         (Arc::new(disk), sync)
     }
@@ -50,6 +57,11 @@ impl SimulatedDisk {
     fn set_gate(&self, open: bool) {
         *self.gate_open.lock().unwrap() = open;
         self.gate.notify_all();
+    }
+
+    fn set_allocate_gate(&self, open: bool) {
+        *self.allocate_gate.lock().unwrap() = open;
+        self.room.notify_all();
     }
 }
 
@@ -71,6 +83,8 @@ impl Disk for SimulatedDisk {
     }
 
     fn allocate(&self, path: &Path, bytes: u64, stop: &dyn Fn() -> bool) -> io::Result<File> {
+        drop(self.room.wait_while(self.allocate_gate.lock().unwrap(), |open| !*open).unwrap());
+        assert!(!self.allocate_panics.load(Ordering::SeqCst), "an allocator's mistake");
         if self.is_full.load(Ordering::SeqCst) {
             return Err(io::Error::from_raw_os_error(28));
         }
@@ -147,7 +161,7 @@ fn records_that_come_while_the_disk_is_busy_share_one_fdatasync() {
     assert_eq!((journal.settled(first), journal.settled(last)), (Settled::Pending, Settled::Pending));
     disk.set_gate(true);
     assert_eq!(journal.wait(last, LONG), Settled::Durable);
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     assert_eq!(journal.stats().commits, 2);
     assert_eq!(sync.try_iter().count(), 1, "one more after the first");
 }
@@ -178,15 +192,101 @@ fn fails_for_good(fault: impl Fn(&SimulatedDisk) -> &AtomicBool, call: &str) {
     for record in [intent(), long_outcome(lost)] {
         assert_eq!(journal.append(&record), Err(Refusal::Failed));
     }
-    let trouble = journal.close().unwrap_err();
+    let trouble = journal.close(LONG).unwrap_err();
     assert!(trouble.contains(call) && trouble.contains("restarted"), "{trouble}");
 
     let (journal, recovery) = Journal::open(config(directory.path())).unwrap();
     assert!(recovery.last_seq >= sound);
     let seq = journal.append(&intent()).unwrap();
     assert_eq!(journal.wait(seq, LONG), Settled::Durable);
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     assert!(verify(directory.path()).unwrap().is_consistent());
+}
+
+#[test]
+fn what_the_disk_finishes_after_a_failure_is_lost_all_the_same() {
+    let Fixture { directory: _kept, disk, sync, journal } = fixture();
+    let (changed, change) = mpsc::channel();
+    disk.set_allocate_gate(false);
+    let sound = journal.append(&intent()).unwrap();
+    assert_eq!(journal.wait(sound, LONG), Settled::Durable);
+    sync.recv_timeout(LONG).unwrap();
+    disk.set_gate(false);
+    let lost = journal.append(&intent()).unwrap();
+    sync.recv_timeout(LONG).unwrap();
+    journal.subscribe(Box::new(move || _ = changed.send(())));
+    // The first segment was begun, so the next is being allocated.
+    disk.allocate_panics.store(true, Ordering::SeqCst);
+    disk.set_allocate_gate(true);
+    while journal.state() != State::Failed {
+        change.recv_timeout(LONG).unwrap();
+    }
+    assert_eq!(journal.settled(lost), Settled::Lost);
+    disk.set_gate(true);
+    journal.close(LONG).unwrap_err();
+    assert_eq!(
+        (journal.settled(lost), journal.settled(sound)),
+        (Settled::Lost, Settled::Durable),
+        "no verdict changes"
+    );
+}
+
+#[test]
+fn records_that_strangers_cause_leave_the_better_half_to_intents() {
+    let Fixture { directory, disk, sync, journal } = fixture();
+    disk.set_gate(false);
+    let first = journal.append(&intent()).unwrap();
+    sync.recv_timeout(LONG).unwrap();
+    let stranger = Record::Connection(crate::Connection {
+        client: None,
+        tenant: None,
+        peer: Some("192.0.2.7:4711".into()),
+        connection_id: 1,
+        event: crate::ConnectionEvent::Refused,
+        reason: Some("r".repeat(200).into()),
+    });
+    let taken = std::iter::repeat_with(|| journal.append(&stranger)).take_while(Result::is_ok).count();
+    assert!(taken > 10, "{taken}");
+    let half = (40 << 10) / 2;
+    assert!(journal.stats().pending_bytes <= half);
+    for _ in 0..20 {
+        journal.append(&intent()).expect("strangers displace no intent");
+        assert_eq!(journal.append(&stranger), Err(Refusal::Backlog));
+    }
+    let operator = crate::Operator { who: "root".into(), command: "drain".into(), result: "ok".into() };
+    let token = crate::Token { token: "t".into(), event: "lost".into(), detail: "d".into() };
+    for record in [Record::Operator(operator), Record::Token(token)] {
+        journal.append(&record).expect("what the daemon itself has to say ranks higher");
+    }
+    disk.set_gate(true);
+    let outcome = journal.append(&long_outcome(first)).unwrap();
+    assert_eq!(journal.wait(outcome, LONG), Settled::Durable);
+    journal.close(LONG).unwrap();
+    assert_eq!(verify(directory.path()).unwrap().refused_records, 21);
+}
+
+#[test]
+fn on_a_full_disk_strangers_leave_the_last_quarter_of_a_segment_to_intents() {
+    let Fixture { directory: _kept, disk, journal, .. } = fixture();
+    disk.is_full.store(true, Ordering::SeqCst);
+    let stranger = Record::Refused(crate::Refused {
+        tenant: None,
+        client: "client".into(),
+        operation: "digest".into(),
+        key: "no such key".into(),
+        code: "not-granted".into(),
+        reason: "r".repeat(200).into(),
+    });
+    // Each alone, so that it is room that ends it.
+    while let Ok(seq) = journal.append(&stranger) {
+        assert_eq!(journal.wait(seq, LONG), Settled::Durable);
+    }
+    let quarter = (128 << 10) / 4;
+    assert!(journal.stats().room_bytes >= quarter + CONTROL_RESERVE, "{:?}", journal.stats());
+    for _ in 0..10 {
+        let seq = journal.append(&intent()).expect("strangers displace no intent");
+        assert_eq!(journal.wait(seq, LONG), Settled::Durable);
+    }
 }
 
 #[test]
@@ -208,13 +308,13 @@ fn a_slow_disk_makes_a_bounded_backlog_that_is_refused_beyond_and_told_of_afterw
         pending += 1;
     }
     assert_eq!(journal.append(&refused), Err(Refusal::Backlog));
-    assert!(journal.stats().pending_bytes <= 40 << 10);
-    assert!(pending > 100, "{pending}");
+    assert!(journal.stats().pending_bytes <= (40 << 10) / 2);
+    assert!(pending > 60, "{pending}");
     assert_eq!(journal.state(), State::Open, "slow is not full");
     let outcome = journal.append(&long_outcome(taken)).expect("an outcome is taken all the same");
     disk.set_gate(true);
     assert_eq!(journal.wait(outcome, LONG), Settled::Durable);
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     let report = verify(directory.path()).unwrap();
     assert_eq!((report.refused_records, report.open_intents), (2, 0));
 }
@@ -259,10 +359,28 @@ fn on_a_full_disk_the_longest_outcome_of_every_open_intent_finds_room() {
     }
     let stop = Record::Stop(crate::Stop { reason: "SIGTERM".into() });
     journal.append(&stop).expect("the daemon's own few records have a reserve too");
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     let report = verify(directory.path()).unwrap();
     assert_eq!(report.open_intents, 0);
     assert!(Reader::open(directory.path()).unwrap().map(Result::unwrap).any(|entry| entry.record == stop));
+}
+
+#[test]
+fn a_disk_that_hangs_is_seen_and_holds_up_no_close() {
+    let Fixture { directory, disk, sync, journal } = fixture();
+    assert_eq!(journal.stats().committing_ns, 0);
+    disk.set_gate(false);
+    let seq = journal.append(&intent()).unwrap();
+    sync.recv_timeout(LONG).unwrap();
+    assert!(journal.stats().committing_ns > 0);
+    let error = journal.close(Duration::from_millis(1)).unwrap_err();
+    assert!(error.contains("has not come back") && error.contains("after 0 "), "{error}");
+    let second = Journal::open(config(directory.path()));
+    assert!(matches!(second, Err(OpenError::Locked(_))), "its writer may write still");
+    disk.set_gate(true);
+    assert_eq!(journal.close(LONG), Ok(()));
+    assert_eq!((journal.settled(seq), journal.stats().committing_ns), (Settled::Durable, 0));
+    Journal::open(config(directory.path())).unwrap();
 }
 
 #[test]
@@ -271,6 +389,6 @@ fn a_panic_in_the_writer_is_a_failure_that_everybody_sees() {
     journal.subscribe(Box::new(|| panic!("a subscriber's mistake")));
     let seq = journal.append(&intent()).unwrap();
     assert_eq!(journal.wait(seq, LONG), Settled::Durable, "it is on disk all the same");
-    assert!(journal.close().unwrap_err().contains("panicked"));
+    assert!(journal.close(LONG).unwrap_err().contains("panicked"));
     assert_eq!((journal.append(&intent()), journal.state()), (Err(Refusal::Failed), State::Failed));
 }

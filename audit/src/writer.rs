@@ -54,9 +54,16 @@ fn write_batches(shared: &Shared, place: Place) {
             shared.fail(failure);
             return;
         }
+        let mut ledger = shared.ledger();
+        // The other thread may have failed meanwhile: what has been called lost stays lost.
+        if shared.has_failed() {
+            return;
+        }
+        // Under the lock: whoever has looked at the watermark under it waits already and is woken.
         shared.durable.store(last_seq, Ordering::Release);
-        // After the watermark: whoever has looked at it under this lock waits already and is woken.
-        if shared.ledger().committed(writer.batch.bytes.len() as u64) {
+        let room_needed = ledger.committed(writer.batch.bytes.len() as u64);
+        drop(ledger);
+        if room_needed {
             shared.need.notify_one();
         }
         shared.tell();

@@ -19,7 +19,7 @@ fn sound() -> Vec<u8> {
         journal.wait(journal.append(&outcome(seq)).unwrap(), LONG);
         assert!(seq > number);
     }
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     let mut bytes = std::fs::read(directory.path().join(NAME)).unwrap();
     bytes.truncate(16 << 10);
     bytes
@@ -34,7 +34,7 @@ fn survives(bytes: &[u8]) -> u64 {
         let _ = show(directory.path(), &Filter::default(), Format::Json, &mut std::io::sink());
     });
     if let Ok((journal, _)) = Journal::open(config(directory.path())) {
-        journal.close().unwrap();
+        journal.close(LONG).unwrap();
         verify(directory.path()).expect("what was opened is sound afterwards");
     }
     used.bytes_max

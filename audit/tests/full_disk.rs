@@ -90,7 +90,7 @@ fn a_full_disk_refuses_intents_takes_outcomes_and_resumes_by_itself_when_there_i
     let seq = journal.append(&intent("room again")).unwrap();
     assert_eq!(journal.wait(seq, LONG), Settled::Durable);
     assert_eq!((journal.state(), journal.trouble()), (State::Open, None));
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
 
     let report = verify(&directory).unwrap();
     assert_eq!((report.open_intents, report.refused_records), (open + 1, delayed + 2));

@@ -44,7 +44,7 @@ fn every_acknowledged_record_survives_sigkill() {
         assert!(report.is_consistent());
         let (journal, recovery) = Journal::open(config(directory.path())).unwrap();
         assert!(recovery.last_seq >= acknowledged);
-        journal.close().unwrap();
+        journal.close(LONG).unwrap();
         assert_eq!(verify(directory.path()).unwrap().open_intents, 0, "each intent has an outcome by now");
     }
     let report = verify(directory.path()).unwrap();

@@ -24,7 +24,7 @@ fn with_segments(count: usize) -> tempfile::TempDir {
     let directory = quick_directory();
     let (journal, _) = Journal::open(config(directory.path())).unwrap();
     fill_segments(&journal, directory.path(), count);
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     directory
 }
 
@@ -43,7 +43,7 @@ fn records_go_on_across_segments_and_restarts_without_a_hole() {
     let (journal, recovery) = Journal::open(config(directory.path())).unwrap();
     assert_eq!((recovery.segments, recovery.last_seq, recovery.last_hash), (3, before.last_seq, before.last_hash));
     assert_eq!(journal.append(&intent("on")), Ok(before.last_seq + 1));
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     let report = verify(directory.path()).unwrap();
     assert_eq!((report.records, report.first_seq, report.segments), (before.records + 1, 1, 3));
     let numbers: Vec<u64> = Reader::open(directory.path()).unwrap().map(|entry| entry.unwrap().seq).collect();
@@ -59,7 +59,7 @@ fn an_intent_left_open_many_segments_ago_gets_its_outcome_from_the_next_run() {
     append_until_taken(&journal, &outcome(settled));
     fill_segments(&journal, directory.path(), 5);
     let young = append_until_taken(&journal, &intent("young"));
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     let kept = quick_directory();
     for segment in segments(directory.path()) {
         std::fs::copy(&segment, kept.path().join(segment.file_name().unwrap())).unwrap();
@@ -68,7 +68,7 @@ fn an_intent_left_open_many_segments_ago_gets_its_outcome_from_the_next_run() {
     for expected in [[old, young].as_slice(), &[]] {
         let (journal, recovery) = Journal::open(config(directory.path())).unwrap();
         assert_eq!(recovery.interrupted, expected);
-        journal.close().unwrap();
+        journal.close(LONG).unwrap();
     }
     assert_eq!(verify(directory.path()).unwrap().open_intents, 0);
 
@@ -76,7 +76,7 @@ fn an_intent_left_open_many_segments_ago_gets_its_outcome_from_the_next_run() {
     std::fs::remove_file(&segments(kept.path())[0]).unwrap();
     let (journal, recovery) = Journal::open(config(kept.path())).unwrap();
     assert_eq!(recovery.interrupted, [young]);
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn records_of_many_threads_stand_there_once_each_and_in_each_threads_order() {
             });
         }
     });
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     let report = verify(directory.path()).unwrap();
     assert_eq!((report.intents, report.open_intents), (THREADS * EACH, 0));
     assert!(report.is_consistent());
@@ -178,6 +178,6 @@ fn a_reader_beside_a_writer_sees_sound_records_only() {
         }
         drop(stop);
     });
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     assert_eq!(verify(directory.path()).unwrap().torn_tail, None);
 }

@@ -23,7 +23,7 @@ fn what_is_appended_is_read_back_in_order_after_a_restart() {
     assert_eq!(journal.wait(second, LONG), Settled::Durable);
     assert_eq!(journal.settled(first), Settled::Durable);
     assert_eq!(journal.state(), State::Open);
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
 
     let (journal, recovery) = Journal::open(config).unwrap();
     assert_eq!((recovery.last_seq, recovery.segments, recovery.repaired), (2, 1, None));
@@ -32,7 +32,7 @@ fn what_is_appended_is_read_back_in_order_after_a_restart() {
     assert_eq!(third, 3);
     assert_eq!(journal.wait(third, LONG), Settled::Durable);
     assert_eq!(journal.wait(third + 1, Duration::ZERO), Settled::Pending);
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
 
     let entries: Vec<_> = Reader::open(directory.path()).unwrap().map(Result::unwrap).collect();
     let records: Vec<_> = entries.iter().map(|entry| entry.record.clone()).collect();
@@ -117,7 +117,7 @@ fn every_kind_of_record_comes_back_as_it_was_with_and_without_its_options() {
     config.clock = || 1_795_291_845_123_456_789;
     let (journal, _) = Journal::open(config).unwrap();
     records.iter().for_each(|record| _ = journal.append(record).unwrap());
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     let entries: Vec<_> = Reader::open(directory.path()).unwrap().map(Result::unwrap).collect();
     assert!(entries.iter().all(|entry| entry.time_ns == 1_795_291_845_123_456_789));
     assert_eq!(entries.into_iter().map(|entry| entry.record).collect::<Vec<_>>(), records);
@@ -130,11 +130,11 @@ fn intents_that_a_run_left_open_get_the_outcome_unknown_from_the_next() {
     let settled = journal.append(&intent("settled")).unwrap();
     let left: Vec<u64> = (0..3).map(|_| journal.append(&intent("left")).unwrap()).collect();
     journal.append(&outcome(settled)).unwrap();
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     for expected in [left.as_slice(), &[]] {
         let (journal, recovery) = Journal::open(config(directory.path())).unwrap();
         assert_eq!(recovery.interrupted, expected);
-        journal.close().unwrap();
+        journal.close(LONG).unwrap();
     }
     let unknown: Vec<u64> = Reader::open(directory.path())
         .unwrap()
@@ -158,7 +158,7 @@ fn an_outcome_without_an_open_intent_is_a_contradiction_that_verify_tells() {
     journal.append(&outcome(first)).unwrap();
     let twice = journal.append(&outcome(first)).unwrap();
     let never = journal.append(&outcome(77)).unwrap();
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     let report = verify(directory.path()).unwrap();
     assert!(!report.is_consistent());
     assert_eq!(report.contradictions_listed, [twice, never]);
@@ -169,7 +169,7 @@ fn a_second_opener_is_turned_away_until_the_first_has_closed() {
     let directory = quick_directory();
     let (journal, _) = Journal::open(config(directory.path())).unwrap();
     assert!(matches!(Journal::open(config(directory.path())), Err(OpenError::Locked(_))));
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     assert_eq!(journal.append(&intent("late")), Err(Refusal::Closed));
     Journal::open(config(directory.path())).unwrap();
 }
@@ -202,7 +202,7 @@ fn a_text_too_long_is_cut_at_a_character_with_a_mark_and_a_digest_too_long_is_re
     let Record::Intent(mut long) = intent("r") else { unreachable!("it is an intent") };
     long.digest = vec![0; 65].into();
     assert_eq!(journal.append(&Record::Intent(long)), Err(Refusal::Invalid));
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     let reasons: Vec<_> = Reader::open(directory.path())
         .unwrap()
         .filter_map(|entry| match entry.unwrap().record {

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{config, intent, outcome, quick_directory};
+use common::{LONG, config, intent, outcome, quick_directory};
 use segl_audit::{Filter, Format, Journal, Operator, Record, parse_utc, show, utc};
 
 fn written() -> tempfile::TempDir {
@@ -20,7 +20,7 @@ fn written() -> tempfile::TempDir {
     let command = "drain\n9 2026-11-21T20:10:45Z stop reason=none";
     let forged = Operator { who: "root".into(), command: command.into(), result: "ok".into() };
     journal.append(&Record::Operator(forged)).unwrap();
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     directory
 }
 

@@ -28,7 +28,7 @@ fn written(records: u64) -> Written {
         let seq = journal.append(&if number % 2 == 0 { intent("r") } else { outcome(number) }).unwrap();
         assert_eq!(journal.wait(seq, LONG), Settled::Durable);
     }
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
     let name = "segl-00000000000000000001.journal".to_owned();
     let bytes = std::fs::read(directory.path().join(&name)).unwrap();
     let batches: Vec<_> = (0..bytes.len())
@@ -76,7 +76,7 @@ fn goes_on_with_all_but_the_last(written: &Written, bytes: &[u8], torn: Option<&
     }
     let seq = journal.append(&intent("after")).unwrap();
     assert_eq!(journal.wait(seq, LONG), Settled::Durable);
-    journal.close().unwrap();
+    journal.close(LONG).unwrap();
 
     let entries = read(directory.path());
     assert_eq!(&entries[..durable.len()], durable, "{label}");
@@ -176,7 +176,7 @@ fn a_repair_that_a_crash_kept_from_the_record_is_recorded_by_the_next_start() {
     std::fs::write(directory.path().join(&side), b"torn").unwrap();
     for _ in 0..2 {
         // Once is enough: the second start finds the record.
-        Journal::open(config(directory.path())).unwrap().0.close().unwrap();
+        Journal::open(config(directory.path())).unwrap().0.close(LONG).unwrap();
     }
     let repairs: Vec<_> = read(directory.path())
         .into_iter()

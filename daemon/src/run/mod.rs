@@ -36,6 +36,9 @@ pub const SOFTWARE: &str = concat!("segld ", env!("CARGO_PKG_VERSION"));
 /// How long sessions get to close once everything is answered; a stuck token is left behind.
 const POOL_STOP: Duration = Duration::from_secs(2);
 
+/// How long the journal may take with its last records; a disk that hangs is left behind.
+const JOURNAL_CLOSE: Duration = Duration::from_secs(5);
+
 /// How often the main thread looks whether its reactors live.
 const LOOK_AT_REACTORS: Duration = Duration::from_secs(1);
 
@@ -242,7 +245,7 @@ impl Main {
             tracing::error!(threads = stopped.threads_left, "left behind: stuck inside a token's call");
         }
         desk.note(&Record::Stop(segl_audit::Stop { reason: text.into() }));
-        if let Err(why) = desk.journal().close() {
+        if let Err(why) = desk.journal().close(JOURNAL_CLOSE) {
             tracing::error!(why, "the journal could not be closed in order");
         }
         // Tokens close their last sessions when they are dropped, and one that is away may take its time over it:
