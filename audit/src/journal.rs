@@ -17,7 +17,8 @@ use std::{
 use crate::{
     codec,
     disk::{Disk, FileSystem},
-    ledger::Ledger,
+    format,
+    ledger::{Ledger, OUTCOME_RESERVE, RESERVE_BESIDE_OUTCOMES},
     open,
     record::Record,
     scan::ReadError,
@@ -36,7 +37,9 @@ pub struct Config {
     /// So many bytes may wait for the disk; then intents are refused, and from the half of it on the records that
     /// anybody can cause (connections, refusals)
     pub pending_bytes_max: usize,
-    /// So many intents may wait for their outcome; disk is reserved for the outcome of each
+    /// So many intents may wait for their outcome: at least one, at most [`open_intents_possible`]. A KiB of disk is
+    /// kept free for the outcome of each that is open, within one segment; when the bound is near what is possible,
+    /// intents are refused as the segment fills, so half of it is a good choice
     pub open_intents_max: u32,
     /// How often a full disk is looked at again
     pub retry: Duration,
@@ -62,6 +65,13 @@ impl Config {
     }
 }
 
+/// How many intents segments of so many bytes allow to be open: the reserve of a KiB for each, 36 KiB for the daemon's
+/// own records and for one intent, and the header have to fit (64 MiB: 65,499; 1 MiB: 987).
+pub const fn open_intents_possible(segment_bytes: u64) -> u32 {
+    let possible = segment_bytes.saturating_sub(format::HEADER_LEN + RESERVE_BESIDE_OUTCOMES) / OUTCOME_RESERVE;
+    if possible > u32::MAX as u64 { u32::MAX } else { possible as u32 }
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -85,7 +95,7 @@ fn system_clock_ns() -> u64 {
 pub enum OpenError {
     /// The configuration makes no sense
     #[error("audit journal: {0}")]
-    Config(&'static str),
+    Config(String),
     /// Others could change what is recorded
     #[error("{}: {what}", path.display())]
     Unsafe {
@@ -124,6 +134,8 @@ pub struct Recovery {
     /// Intents of the run before without an outcome: the journal has given each the outcome `unknown`, code
     /// `interrupted`
     pub interrupted: Vec<u64>,
+    /// What the journal can not promise here, in words for the log
+    pub warnings: Vec<String>,
 }
 
 /// A torn end that was repaired: nothing in it had been acknowledged.
@@ -135,7 +147,7 @@ pub struct Repair {
     pub offset: u64,
     /// How many they were
     pub bytes: u64,
-    /// Where they are now; none when the file was only too short
+    /// Where they are now; none when the file was only too short, or the disk too full for a copy
     pub side_file: Option<PathBuf>,
 }
 

@@ -16,11 +16,13 @@ use crate::{
 };
 
 /// Kept free for the outcome of each open intent: an outcome with two texts of full length fits.
-const OUTCOME_RESERVE: u64 = 1024;
+pub(crate) const OUTCOME_RESERVE: u64 = 1024;
 /// Kept free for start, stop, reload and the like.
 pub(crate) const CONTROL_RESERVE: u64 = 32 << 10;
 /// What the longest record is charged.
 const CHARGE_MAX: u64 = 4096;
+/// What must be free besides for an intent to be taken.
+pub(crate) const RESERVE_BESIDE_OUTCOMES: u64 = CONTROL_RESERVE + CHARGE_MAX;
 /// Longest beginning of a body: an array's head and two integers.
 const PREFIX_MAX: usize = 19;
 
@@ -234,7 +236,7 @@ impl Ledger {
 
     /// Whether intents are refused for want of room.
     pub(crate) fn is_full(&self) -> bool {
-        self.no_room && (!self.owed.is_empty() || self.unreserved() < CHARGE_MAX + OUTCOME_RESERVE + CONTROL_RESERVE)
+        self.no_room && (!self.owed.is_empty() || self.unreserved() < RESERVE_BESIDE_OUTCOMES + OUTCOME_RESERVE)
     }
 
     pub(crate) fn close(&mut self) {

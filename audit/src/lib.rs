@@ -19,7 +19,8 @@
 //! - **A failed write or fdatasync is for good** ([`State::Failed`]): after it nobody can tell what is on disk, and
 //!   asking again may report success for what was dropped. The next start reads from the disk, not from memory.
 //! - **A torn end is repaired, anything else is refused.** One batch at a time is on its way, so a crash leaves at
-//!   most one torn batch at the very end. It is copied to `<segment>.torn-<offset>`, zeroed, and the repair recorded.
+//!   most one torn batch at the very end. It is copied to `<segment>.torn-<offset>`, zeroed, and the repair recorded
+//!   (on a disk without room even for that, only the repair and the hash of the torn bytes).
 //!   A last batch whose bytes rot later looks the same; the [`Repaired`] record and the copy tell of it.
 //! - Segments are never deleted: that is the archive's business.
 //!
@@ -43,7 +44,9 @@ mod simulated;
 mod verify;
 mod writer;
 
-pub use journal::{Config, Journal, OpenError, Recovery, Refusal, Repair, Settled, State, Stats};
+pub use journal::{
+    Config, Journal, OpenError, Recovery, Refusal, Repair, Settled, State, Stats, open_intents_possible,
+};
 pub use read::{Reader, TornTail};
 pub use record::{
     Capacity, Connection, ConnectionEvent, DIGEST_MAX, Entry, Gap, Intent, Operator, Outcome, OutcomeResult, Record,

@@ -12,9 +12,9 @@ use std::{
 use rustix::fs::Advice;
 
 use crate::{
-    disk::sync_directory,
+    disk::{self, sync_directory},
     format::{self, BLOCK, GENESIS, SEGMENT_BYTES_MAX},
-    journal::{Config, OpenError, Recovery, Repair, Running, Shared},
+    journal::{Config, OpenError, Recovery, Repair, Running, Shared, open_intents_possible},
     ledger::{CONTROL_RESERVE, Ledger},
     open_intents::OpenIntents,
     record::{Outcome, OutcomeResult, Record, Repaired},
@@ -30,22 +30,26 @@ const LOCK: &str = "segl.lock";
 
 /// See [`crate::Journal::open`].
 pub(crate) fn open(config: Config) -> Result<(Arc<Shared>, Running, Recovery), OpenError> {
-    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&config.segment_bytes) {
-        return Err(OpenError::Config("segments have 128 KiB to 1 GiB"));
-    }
-    if !config.segment_bytes.is_multiple_of(BLOCK) {
-        return Err(OpenError::Config("segments have whole blocks of 512 bytes"));
-    }
-    if config.open_intents_max == 0 || config.pending_bytes_max < CONTROL_RESERVE as usize {
-        return Err(OpenError::Config("at least one open intent and 32 KiB waiting"));
-    }
+    check(&config)?;
     let directory = config.directory.clone();
     own_directory(&directory)?;
     let lock = lock_directory(&directory)?;
+    let warnings = disk::doubts(&lock)
+        .map_err(io_error(&directory))?
+        .into_iter()
+        .map(|doubt| format!("{}: {doubt}", directory.display()));
+    let mut warnings: Vec<String> = warnings.collect();
 
     let End { segments, place, left, next_seq, mut owed, repaired, interrupted } = find_end(&directory)?;
+    if let Some(Repair { file, offset, side_file: None, bytes: 1.. }) = &repaired {
+        warnings.push(format!(
+            "{}: on the full disk there was no room for a copy of the torn bytes at {offset}; the journal has their hash",
+            file.display()
+        ));
+    }
     let last_seq = next_seq - 1;
-    let recovery = Recovery { segments, last_seq, last_hash: place.hash, repaired, interrupted: interrupted.clone() };
+    let recovery =
+        Recovery { segments, last_seq, last_hash: place.hash, repaired, interrupted: interrupted.clone(), warnings };
     owed.extend(interrupted.iter().map(|&intent| {
         Record::Outcome(Outcome {
             intent,
@@ -101,6 +105,28 @@ pub(crate) fn open(config: Config) -> Result<(Arc<Shared>, Running, Recovery), O
             Err(error)
         }
     }
+}
+
+fn check(config: &Config) -> Result<(), OpenError> {
+    let Config { segment_bytes, open_intents_max, pending_bytes_max, .. } = *config;
+    let wrong = |what: String| Err(OpenError::Config(what));
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) {
+        return wrong(format!("segments have 128 KiB to 1 GiB, not {segment_bytes} bytes"));
+    }
+    if !segment_bytes.is_multiple_of(BLOCK) {
+        return wrong(format!("segments have whole blocks of 512 bytes, which {segment_bytes} bytes are not"));
+    }
+    let possible = open_intents_possible(segment_bytes);
+    if !(1..=possible).contains(&open_intents_max) {
+        return wrong(format!(
+            "{open_intents_max} open intents: segments of {segment_bytes} bytes allow 1 to {possible}, at 1 KiB each; \
+             lower the number or make the segments larger"
+        ));
+    }
+    if pending_bytes_max < CONTROL_RESERVE as usize {
+        return wrong(format!("at least 32 KiB have to be allowed to wait, not {pending_bytes_max} bytes"));
+    }
+    Ok(())
 }
 
 fn spawn(name: &str, directory: &Path, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
@@ -234,17 +260,18 @@ fn repair(directory: &Path, segment: &mut Segment) -> Result<(Vec<Record<'static
     })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let side_name = format!("{name}.torn-{}", segment.offset);
-    let mut repaired = None;
+    let (mut repaired, mut uncopied) = (None, None);
     if let Tail::Torn { end } = tail {
         let side_file = set_aside(directory, &side_name, segment, end)?;
-        repaired = Some(Repair {
-            file: path.clone(),
-            offset: segment.offset,
-            bytes: end - segment.offset,
-            side_file: Some(side_file),
-        });
+        if side_file.is_none() {
+            let torn = read_torn(segment, end)?;
+            uncopied = Some(repaired_record(&name, segment.offset, &torn, ""));
+        }
+        zero(segment, end)?;
+        repaired = Some(Repair { file: path.clone(), offset: segment.offset, bytes: end - segment.offset, side_file });
     }
     let mut owed = side_file_records(directory, &name, &side_name, segment.offset)?;
+    owed.extend(uncopied);
     let len = segment.len()?;
     if len < segment.header.segment_bytes {
         let zeros = vec![0; (segment.header.segment_bytes - len) as usize];
@@ -257,10 +284,22 @@ fn repair(directory: &Path, segment: &mut Segment) -> Result<(Vec<Record<'static
     Ok((owed, repaired))
 }
 
-/// Copies the torn bytes to a file of their own, and zeroes them once that is on disk.
-fn set_aside(directory: &Path, side_name: &str, segment: &Segment, end: u64) -> Result<PathBuf, OpenError> {
-    let mut torn = vec![0; (end - segment.offset) as usize];
-    segment.file.read_exact_at(&mut torn, segment.offset).map_err(io_error(&segment.path))?;
+/// Copies the torn bytes to a file of their own. On a full disk the segment that waits for its turn makes room for
+/// them; without one there is no copy: then their hash has to do, since a daemon that does not start records nothing.
+fn set_aside(directory: &Path, side_name: &str, segment: &Segment, end: u64) -> Result<Option<PathBuf>, OpenError> {
+    let torn = read_torn(segment, end)?;
+    for may_make_room in [true, false] {
+        match copy_aside(directory, side_name, &torn) {
+            Ok(path) => return Ok(Some(path)),
+            Err((_, error)) if is_full(&error) && may_make_room => release_spare(directory)?,
+            Err((_, error)) if is_full(&error) => {}
+            Err((path, error)) => return Err(io_error(&path)(error)),
+        }
+    }
+    Ok(None)
+}
+
+fn copy_aside(directory: &Path, side_name: &str, torn: &[u8]) -> Result<PathBuf, (PathBuf, io::Error)> {
     let (path, side) = (0..)
         .map(|turn| if turn == 0 { side_name.to_owned() } else { format!("{side_name}-{turn}") })
         .map(|name| directory.join(name))
@@ -269,18 +308,43 @@ fn set_aside(directory: &Path, side_name: &str, segment: &Segment, end: u64) -> 
             opened => Some((path, opened)),
         })
         .expect("numbers do not end");
-    let side = side.map_err(io_error(&path))?;
-    side.write_all_at(&torn, 0)
-        .and_then(|()| side.sync_all())
-        .and_then(|()| sync_directory(directory))
-        .map_err(io_error(&path))?;
-    torn.fill(0);
-    segment
-        .file
-        .write_all_at(&torn, segment.offset)
-        .and_then(|()| segment.file.sync_all())
-        .map_err(io_error(&segment.path))?;
-    Ok(path)
+    let side = side.map_err(|error| (path.clone(), error))?;
+    let copied = side.write_all_at(torn, 0).and_then(|()| side.sync_all()).and_then(|()| sync_directory(directory));
+    match copied {
+        Ok(()) => Ok(path),
+        Err(error) => {
+            // Half a copy would be taken for what was torn.
+            let removed = std::fs::remove_file(&path);
+            Err((path, removed.err().unwrap_or(error)))
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Gives back the room of the segment that waits for its turn: nothing stands in it.
+fn release_spare(directory: &Path) -> Result<(), OpenError> {
+    for path in [SPARE_IN_WORK, SPARE].map(|name| directory.join(name)) {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&path)(error)),
+            _ => {}
+        }
+    }
+    sync_directory(directory).map_err(io_error(directory))
+}
+
+fn read_torn(segment: &Segment, end: u64) -> Result<Vec<u8>, OpenError> {
+    let mut torn = vec![0; (end - segment.offset) as usize];
+    segment.file.read_exact_at(&mut torn, segment.offset).map_err(io_error(&segment.path))?;
+    Ok(torn)
+}
+
+fn zero(segment: &Segment, end: u64) -> Result<(), OpenError> {
+    let zeros = vec![0; (end - segment.offset) as usize];
+    let zeroed = segment.file.write_all_at(&zeros, segment.offset).and_then(|()| segment.file.sync_all());
+    zeroed.map_err(io_error(&segment.path))
 }
 
 /// A record for each file of torn bytes from this offset. The record of a repair is the first thing written there

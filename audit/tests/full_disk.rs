@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::{path::PathBuf, process::Command, sync::mpsc};
+use std::{io::Write, os::unix::fs::FileExt, path::PathBuf, process::Command, sync::mpsc};
 
 use common::{LONG, config, intent, outcome};
 use segl_audit::{Journal, Reader, Record, Refusal, Settled, State, verify};
@@ -99,6 +99,38 @@ fn a_full_disk_refuses_intents_takes_outcomes_and_resumes_by_itself_when_there_i
         _ => None,
     });
     assert_eq!(gaps.last(), Some("full".into()));
+}
+
+#[test]
+fn a_torn_end_on_a_full_disk_keeps_no_journal_from_opening() {
+    for spare_is_there in [true, false] {
+        let Some(disk) = SmallDisk::mount(512) else { return };
+        let directory = disk.path("journal");
+        let (journal, recovery) = Journal::open(config(&directory)).unwrap();
+        assert!(recovery.warnings.iter().any(|warning| warning.contains("memory")), "{recovery:?}");
+        let last = journal.append(&intent("last")).unwrap();
+        assert_eq!(journal.wait(last, LONG), Settled::Durable);
+        // It has the waiting segment open, whose room would not be given back.
+        drop(journal);
+        let segment = std::fs::OpenOptions::new().write(true).open(directory.join("segl-00000000000000000001.journal"));
+        segment.unwrap().write_all_at(&[7; 3000], 4096).unwrap();
+        if !spare_is_there {
+            let _ = std::fs::remove_file(directory.join("segl-spare"));
+        } else if !directory.join("segl-spare").exists() {
+            std::fs::write(directory.join("segl-spare"), vec![0; 128 << 10]).unwrap();
+        }
+        let mut ballast = std::fs::File::create(disk.path("ballast")).unwrap();
+        while ballast.write_all(&[1; 4096]).is_ok() {}
+
+        let (journal, recovery) = Journal::open(config(&directory)).unwrap();
+        let repair = recovery.repaired.unwrap();
+        assert_eq!(repair.side_file.is_some(), spare_is_there);
+        assert_eq!(recovery.warnings.iter().any(|warning| warning.contains("no room for a copy")), !spare_is_there);
+        assert_eq!(recovery.interrupted, [last]);
+        journal.close(LONG).unwrap();
+        let report = verify(&directory).unwrap();
+        assert_eq!((report.repairs, report.torn_tail), (1, None));
+    }
 }
 
 #[test]

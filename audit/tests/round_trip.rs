@@ -8,7 +8,7 @@ use std::{os::unix::fs::PermissionsExt, time::Duration};
 use common::{LONG, config, intent, outcome, quick_directory};
 use segl_audit::{
     Capacity, Connection, ConnectionEvent, Gap, Intent, Journal, OpenError, Operator, Outcome, OutcomeResult, Reader,
-    Record, Refusal, Refused, Reload, Repaired, Settled, Start, State, Stop, Token, verify,
+    Record, Refusal, Refused, Reload, Repaired, Settled, Start, State, Stop, Token, open_intents_possible, verify,
 };
 
 #[test]
@@ -172,6 +172,22 @@ fn a_second_opener_is_turned_away_until_the_first_has_closed() {
     journal.close(LONG).unwrap();
     assert_eq!(journal.append(&intent("late")), Err(Refusal::Closed));
     Journal::open(config(directory.path())).unwrap();
+}
+
+#[test]
+fn a_bound_on_open_intents_that_segments_have_no_room_for_is_refused_with_what_they_have() {
+    assert_eq!([64 << 20, 1 << 20, 0].map(open_intents_possible), [65_499, 987, 0]);
+    let directory = quick_directory();
+    let mut config = config(directory.path());
+    let possible = open_intents_possible(config.segment_bytes);
+    for refused in [0, possible + 1] {
+        config.open_intents_max = refused;
+        let Err(error) = Journal::open(config.clone()) else { panic!("{refused} are accepted") };
+        assert!(error.to_string().contains(&format!("allow 1 to {possible}")), "{error}");
+    }
+    config.open_intents_max = possible;
+    let (journal, _) = Journal::open(config).unwrap();
+    journal.append(&intent("r")).unwrap();
 }
 
 #[test]

@@ -92,6 +92,9 @@ fn await_tokens(shared: &Shared, keeper: &Keeper) {
 
 fn open_journal(config: &Config) -> Result<Journal, RunError> {
     let (journal, recovery) = Journal::open(journal_config(config))?;
+    for warning in &recovery.warnings {
+        tracing::warn!(warning, "journal");
+    }
     if let Some(repair) = &recovery.repaired {
         tracing::warn!(?repair, "the journal's end was torn by a crash and was repaired");
     }
@@ -106,6 +109,8 @@ fn journal_config(config: &Config) -> segl_audit::Config {
     // The tenants' limits are the limit: a tenant with a token that hangs must not take the others' room.
     let in_flight: u64 = config.tenants.iter().map(|tenant| u64::from(tenant.in_flight_max)).sum();
     journal.open_intents_max = u32::try_from(in_flight).unwrap_or(u32::MAX).clamp(OPEN_INTENTS.0, OPEN_INTENTS.1);
+    let possible = segl_audit::open_intents_possible(journal.segment_bytes);
+    journal.open_intents_max = journal.open_intents_max.min(possible);
     journal
 }
 
