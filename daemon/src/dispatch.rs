@@ -9,7 +9,8 @@ use std::{
 
 use segl_hsm::{KeyId, KeyType};
 use segl_wire::{
-    Code, Error, GoAwayReason, Header, Key, Keys, Kind, ListKeys, Message, Meta, Payload, Ping, Sign, SignBatch,
+    Cancel, Code, Error, GoAway, GoAwayReason, Header, Key, KeyState, Keys, Kind, ListKeys, Message, Meta, Payload,
+    Ping, Sign, SignBatch,
 };
 
 use crate::{
@@ -17,8 +18,8 @@ use crate::{
     clock,
     config::Operation,
     connection::{Client, Connection, Phase},
-    keybook::Readiness,
-    policy::{self, Permit},
+    keybook::{Readiness, Shown},
+    policy::{self, GrantView, Permit},
     reactor::{Answers, Batch, Reactor, Reply, Request},
     refusal,
     signing::{Circumstances, Place},
@@ -36,17 +37,30 @@ pub(crate) fn dispatch(reactor: &Rc<Reactor>, connection: &Rc<Connection>, heade
 
 fn take(reactor: &Rc<Reactor>, connection: &Rc<Connection>, header: Header, body: &[u8]) {
     let limits = reactor.wire_limits();
-    match header.known_kind() {
-        Some(Kind::Ping) => match Ping::decode(body, limits) {
-            Ok(ping) => connection.send(Kind::Pong, header.id, &ping, 0),
-            Err(error) => refuse(reactor, connection, header.id, "ping", refusal::malformed(&error)),
-        },
+    let known = header.known_kind();
+    let read = match known {
+        Some(Kind::Ping) => Ping::decode(body, limits).map(|ping| connection.send(Kind::Pong, header.id, &ping, 0)),
         // We never ping; a Pong that nobody asked for does no harm.
-        Some(Kind::Pong) => {}
-        Some(Kind::Cancel) => reactor.cancel(connection, header.id),
-        Some(Kind::GoAway) => connection.leave(GoAwayReason::Shutdown, "as you leave", reactor.now_ns()),
-        kind => request(reactor, connection, kind, header.id, body),
+        Some(Kind::Pong) => Ping::decode(body, limits).map(drop),
+        Some(Kind::Cancel) => Cancel::decode(body, limits).map(|_| reactor.cancel(connection, header.id)),
+        Some(Kind::GoAway) => GoAway::decode(body, limits)
+            .map(|_| connection.leave(GoAwayReason::Shutdown, "as you leave", reactor.now_ns())),
+        _ => return request(reactor, connection, known, header.id, body),
+    };
+    // An Error with the id of one of these would look like another request's answer.
+    if let Err(error) = read {
+        connection.break_off(reactor, error.code, &error.to_string());
     }
+}
+
+/// A request and who asks it.
+struct Asked<'a> {
+    reactor: &'a Rc<Reactor>,
+    connection: &'a Rc<Connection>,
+    client: &'a Client,
+    snapshot: &'a Snapshot,
+    id: u64,
+    body: &'a [u8],
 }
 
 /// Everything that has an id of its own and gets one answer.
@@ -55,19 +69,20 @@ fn request(reactor: &Rc<Reactor>, connection: &Rc<Connection>, kind: Option<Kind
         // Above GoAway's last id: not looked at, as it said.
         return;
     }
-    let snapshot = reactor.snapshot();
+    let snapshot = &reactor.snapshot();
     // Whom the policy no longer knows is told so by GoAway, and this request's id is above its last one.
-    let Some(client) = reactor.client_under(connection, &snapshot) else { return };
+    let Some(client) = &reactor.client_under(connection, snapshot) else { return };
     if let Err(code) = connection.takes_id(id) {
         return connection.break_off(reactor, code, "request ids must rise; this one was used before, or is 0");
     }
-    let (operation, refused) = match kind {
-        Some(Kind::ListKeys) => ("list-keys", list_keys(reactor, connection, &client, id, body)),
-        Some(Kind::Sign) => ("sign", sign(reactor, connection, &client, &snapshot, id, body)),
-        Some(Kind::SignBatch) => ("sign-batch", sign_batch(reactor, connection, &client, &snapshot, id, body)),
+    let asked = Asked { reactor, connection, client, snapshot, id, body };
+    let (operation, answered) = match kind {
+        Some(Kind::ListKeys) => ("list-keys", asked.list_keys()),
+        Some(Kind::Sign) => ("sign", asked.sign()),
+        Some(Kind::SignBatch) => ("sign-batch", asked.sign_batch()),
         _ => ("unknown", Err(Error::of(Code::UnknownType, "no request of this type is known here"))),
     };
-    if let Err(error) = refused {
+    if let Err(error) = answered {
         refuse(reactor, connection, id, operation, error);
     }
 }
@@ -78,45 +93,97 @@ fn refuse(reactor: &Reactor, connection: &Connection, id: u64, operation: &'stat
     connection.refuse(id, &error, 0);
 }
 
-type Refusable = Result<(), Error<'static>>;
+type Refusable<T = ()> = Result<T, Error<'static>>;
 
-fn list_keys(reactor: &Reactor, connection: &Connection, client: &Client, id: u64, body: &[u8]) -> Refusable {
-    ListKeys::decode(body, reactor.wire_limits()).map_err(|error| refusal::malformed(&error))?;
-    // The shortest question with the longest answer: it waits until the ones before have been read.
-    if connection.pending_bytes() > reactor.limits().pending_output_max / 2 {
-        return Err(Error::of(Code::TooManyInFlight, "read the answers that wait before you ask for the keys again"));
+impl<'a> Asked<'a> {
+    fn read<M: Message<'a>>(&self) -> Refusable<M> {
+        M::decode(self.body, self.reactor.wire_limits()).map_err(|error| refusal::malformed(&error))
     }
-    let mut granted: Vec<_> = client
-        .tenant
-        .grants()
-        .filter_map(|grant| reactor.keys().card(grant.key.id).map(|card| (grant, card)))
-        .map(|(grant, card)| (grant, card.shown(), card.state(|route| reactor.route_usable(route))))
-        .collect();
-    granted.sort_by(|(a, ..), (b, ..)| a.key.name.cmp(&b.key.name));
-    let keys = granted
-        .iter()
-        .map(|(grant, shown, state)| {
-            let certificate = grant.key.certificate.as_ref();
-            let key_type = shown.as_ref().map(|shown| shown.info.key_type).or(certificate.map(Chain::key_type));
-            Key {
-                name: (&*grant.key.name).into(),
-                purpose: grant.key.purpose.name().into(),
-                key_type: key_type.map_or("unknown", KeyType::name).into(),
-                bits: key_type.map_or(0, KeyType::bits),
-                algorithms: grant.algorithms().map(|algorithm| algorithm.name().into()).collect(),
-                spki_der: shown.as_ref().map_or(&[][..], |shown| &shown.info.spki_der).into(),
-                certificates: certificate
-                    .map_or(&[][..], Chain::certificates)
-                    .iter()
-                    .map(|der| der.as_ref().into())
-                    .collect(),
-                state: *state,
-            }
+
+    fn list_keys(&self) -> Refusable {
+        let Asked { reactor, connection, client, id, .. } = self;
+        self.read::<ListKeys<'_>>()?;
+        // The shortest question with the longest answer: it waits until the ones before have been read.
+        if connection.pending_bytes() > reactor.limits().pending_output_max / 2 {
+            let text = "read the answers that wait before you ask for the keys again";
+            return Err(Error::of(Code::TooManyInFlight, text));
+        }
+        let mut granted: Vec<_> = client
+            .tenant
+            .grants()
+            .filter_map(|grant| reactor.keys().card(grant.key.id).map(|card| (grant, card)))
+            .map(|(grant, card)| (grant, card.shown(), card.state(|route| reactor.route_usable(route))))
+            .collect();
+        granted.sort_by(|(a, ..), (b, ..)| a.key.name.cmp(&b.key.name));
+        let keys = granted.iter().map(|(grant, shown, state)| listed(grant, shown.as_deref(), *state)).collect();
+        connection.send(Kind::Keys, *id, &Keys { keys }, 0);
+        reactor.meters().answered(&client.tenant, "list-keys");
+        Ok(())
+    }
+
+    fn sign(&self) -> Refusable {
+        let Sign { meta, key, algorithm, payload, encoding, timings } = self.read()?;
+        let common = self.common(&meta, &key, &algorithm, Answers { encoding, timings })?;
+        let weight = weight(&payload);
+        common.admit(1, weight)?;
+        common.order(&payload, weight, None, Reply::Single { id: self.id }).inspect_err(|_| {
+            self.connection.gave_up(1);
+            self.client.load.gave_back(weight);
         })
-        .collect();
-    connection.send(Kind::Keys, id, &Keys { keys }, 0);
-    reactor.meters().answered(&client.tenant, "list-keys");
-    Ok(())
+    }
+
+    fn sign_batch(&self) -> Refusable {
+        let SignBatch { meta, key, algorithm, encoding, timings, items } = self.read()?;
+        let common = self.common(&meta, &key, &algorithm, Answers { encoding, timings })?;
+        let weights: u32 = items.iter().map(|item| weight(&item.payload)).sum();
+        common.admit(u32::try_from(items.len()).unwrap_or(u32::MAX), weights)?;
+        let batch = Rc::new(RefCell::new(Batch::new(self.id, items.len())));
+        for (index, item) in items.iter().enumerate() {
+            let reply = Reply::Item { batch: batch.clone(), index };
+            let weight = weight(&item.payload);
+            if let Err(error) = common.order(&item.payload, weight, item.reference.as_deref(), reply) {
+                self.reactor.meters().refused(Some(&self.client.tenant), "sign-batch", error.code);
+                self.client.load.gave_back(weight);
+                self.reactor.item_done(self.connection, &batch, index, Err(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the policy and the key's state say to all signatures of a request.
+    fn common<'c>(&'c self, meta: &'c Meta<'c>, key: &str, algorithm: &str, answers: Answers) -> Refusable<Common<'c>> {
+        let permit = self.permit(meta, key, algorithm)?;
+        let place = place(self.reactor, permit.key().id)?;
+        let deadline_ns = deadline_ns(self.reactor, meta)?;
+        let Asked { reactor, connection, client, id, .. } = *self;
+        Ok(Common { reactor, connection, client, id, meta, answers, permit, place, deadline_ns })
+    }
+
+    fn permit(&self, meta: &Meta<'_>, key: &str, algorithm: &str) -> Refusable<Permit> {
+        let (operation, now_unix_s) = (Operation::Sign, clock::unix_s());
+        let request = policy::Request { operation, key, algorithm, class: meta.class, now_unix_s };
+        self.snapshot.policy.permit(&self.client.tenant, &request).map_err(|denied| {
+            self.reactor.record_denial(self.client, operation, key, &denied);
+            refusal::denied(&denied)
+        })
+    }
+}
+
+/// A key as its user sees it.
+fn listed<'k>(grant: &'k GrantView<'_>, shown: Option<&'k Shown>, state: KeyState) -> Key<'k> {
+    let certificate = grant.key.certificate.as_ref();
+    let key_type = shown.map(|shown| shown.info.key_type).or(certificate.map(Chain::key_type));
+    let certificates = certificate.map_or(&[][..], Chain::certificates);
+    Key {
+        name: (&*grant.key.name).into(),
+        purpose: grant.key.purpose.name().into(),
+        key_type: key_type.map_or("unknown", KeyType::name).into(),
+        bits: key_type.map_or(0, KeyType::bits),
+        algorithms: grant.algorithms().map(|algorithm| algorithm.name().into()).collect(),
+        spki_der: shown.map_or(&[][..], |shown| &shown.info.spki_der).into(),
+        certificates: certificates.iter().map(|der| der.as_ref().into()).collect(),
+        state,
+    }
 }
 
 /// What all signatures of a request have in common.
@@ -132,57 +199,6 @@ struct Common<'a> {
     deadline_ns: u64,
 }
 
-fn sign(
-    reactor: &Rc<Reactor>,
-    connection: &Rc<Connection>,
-    client: &Client,
-    snapshot: &Snapshot,
-    id: u64,
-    body: &[u8],
-) -> Refusable {
-    let Sign { meta, key, algorithm, payload, encoding, timings } =
-        Sign::decode(body, reactor.wire_limits()).map_err(|error| refusal::malformed(&error))?;
-    let permit = permit(reactor, client, snapshot, &meta, &key, &algorithm)?;
-    let (place, deadline_ns) = (place(reactor, permit.key().id)?, deadline_ns(reactor, &meta)?);
-    let answers = Answers { encoding, timings };
-    let common = Common { reactor, connection, client, id, meta: &meta, answers, permit, place, deadline_ns };
-    let weight = weight(&payload);
-    common.admit(1, weight)?;
-    common.order(&payload, weight, None, Reply::Single { id }).inspect_err(|_| {
-        connection.gave_up(1);
-        client.load.gave_back(weight);
-    })
-}
-
-fn sign_batch(
-    reactor: &Rc<Reactor>,
-    connection: &Rc<Connection>,
-    client: &Client,
-    snapshot: &Snapshot,
-    id: u64,
-    body: &[u8],
-) -> Refusable {
-    let SignBatch { meta, key, algorithm, encoding, timings, items } =
-        SignBatch::decode(body, reactor.wire_limits()).map_err(|error| refusal::malformed(&error))?;
-    let permit = permit(reactor, client, snapshot, &meta, &key, &algorithm)?;
-    let (place, deadline_ns) = (place(reactor, permit.key().id)?, deadline_ns(reactor, &meta)?);
-    let answers = Answers { encoding, timings };
-    let common = Common { reactor, connection, client, id, meta: &meta, answers, permit, place, deadline_ns };
-    let weights: u32 = items.iter().map(|item| weight(&item.payload)).sum();
-    common.admit(u32::try_from(items.len()).unwrap_or(u32::MAX), weights)?;
-    let batch = Rc::new(RefCell::new(Batch::new(id, items.len())));
-    for (index, item) in items.iter().enumerate() {
-        let reply = Reply::Item { batch: batch.clone(), index };
-        let weight = weight(&item.payload);
-        if let Err(error) = common.order(&item.payload, weight, item.reference.as_deref(), reply) {
-            reactor.meters().refused(Some(&client.tenant), "sign-batch", error.code);
-            client.load.gave_back(weight);
-            reactor.item_done(connection, &batch, index, Err(error));
-        }
-    }
-    Ok(())
-}
-
 /// What a signature counts in its tenant's limit: one, and a message one for each 4 KiB, since it waits in memory.
 fn weight(payload: &Payload<'_>) -> u32 {
     match payload {
@@ -191,23 +207,7 @@ fn weight(payload: &Payload<'_>) -> u32 {
     }
 }
 
-fn permit(
-    reactor: &Reactor,
-    client: &Client,
-    snapshot: &Snapshot,
-    meta: &Meta<'_>,
-    key: &str,
-    algorithm: &str,
-) -> Result<Permit, Error<'static>> {
-    let request =
-        policy::Request { operation: Operation::Sign, key, algorithm, class: meta.class, now_unix_s: clock::unix_s() };
-    snapshot.policy.permit(&client.tenant, &request).map_err(|denied| {
-        reactor.record_denial(client, Operation::Sign, key, &denied);
-        refusal::denied(&denied)
-    })
-}
-
-fn place(reactor: &Reactor, key: KeyId) -> Result<Place, Error<'static>> {
+fn place(reactor: &Reactor, key: KeyId) -> Refusable<Place> {
     match reactor.keys().card(key).map(|card| card.readiness()) {
         Some(Readiness::Usable(place)) => Ok(place),
         Some(Readiness::Unavailable) | None => {
@@ -221,7 +221,7 @@ fn place(reactor: &Reactor, key: KeyId) -> Result<Place, Error<'static>> {
     }
 }
 
-fn deadline_ns(reactor: &Reactor, meta: &Meta<'_>) -> Result<u64, Error<'static>> {
+fn deadline_ns(reactor: &Reactor, meta: &Meta<'_>) -> Refusable<u64> {
     if meta.timeout_ms == 0 {
         return Err(Error::of(Code::Expired, "timeout_ms is 0: nothing can be signed in no time"));
     }

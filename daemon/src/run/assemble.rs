@@ -25,9 +25,6 @@ use crate::{
 /// How long the start waits for tokens to show themselves before it goes on without them.
 const TOKENS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Intents that may be open: room on disk is reserved for the outcome of each.
-const OPEN_INTENTS: (u32, u32) = (1_024, 16_384);
-
 /// Everything that stands before the first connection.
 pub(crate) struct Assembly {
     /// What the reactors share
@@ -106,11 +103,11 @@ fn journal_config(config: &Config) -> segl_audit::Config {
     let mut journal = segl_audit::Config::new(&config.audit.directory);
     journal.host = config.host.name.clone();
     journal.segment_bytes = config.audit.segment_size;
-    // The tenants' limits are the limit: a tenant with a token that hangs must not take the others' room.
+    // The tenants' limits are the limit, as far as a segment has room for the outcomes: a tenant with a token that
+    // hangs must not take the others' room.
     let in_flight: u64 = config.tenants.iter().map(|tenant| u64::from(tenant.in_flight_max)).sum();
-    journal.open_intents_max = u32::try_from(in_flight).unwrap_or(u32::MAX).clamp(OPEN_INTENTS.0, OPEN_INTENTS.1);
-    let possible = segl_audit::open_intents_possible(journal.segment_bytes);
-    journal.open_intents_max = journal.open_intents_max.min(possible);
+    let room = segl_audit::open_intents_possible(config.audit.segment_size);
+    journal.open_intents_max = u32::try_from(in_flight).unwrap_or(u32::MAX).clamp(1, room);
     journal
 }
 
