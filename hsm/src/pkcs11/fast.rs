@@ -149,3 +149,17 @@ impl std::fmt::Debug for FastPath {
         f.write_str("FastPath")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_nobody_has_initialised_is_not_signed_with() {
+        let places = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so"];
+        let place = places.iter().map(Path::new).find(|path| path.exists());
+        let softhsm = place.expect("SoftHSM2 is not installed: `cargo xtask test` installs what the tests need");
+        // Under plain `cargo test` no other test of this crate's unit tests initialises it in this process either.
+        assert!(FastPath::load(softhsm).unwrap().check_initialised().unwrap_err().contains("loaded twice"));
+    }
+}

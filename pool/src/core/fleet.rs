@@ -273,8 +273,11 @@ impl Fleet {
         for index in 0..self.sessions.len() {
             let session = &mut self.sessions[index];
             if session.state == State::Busy {
+                let token = usize::from(session.token);
                 given_up.extend(session.calls.iter().map(|&(_, slot)| (slot, session.token)));
                 self.set(SessionId(index as u16), State::Stuck);
+                // As with the last session's closing: nobody is left to vouch for the login.
+                self.tokens[token].logged_in &= self.tokens[token].open() > 0;
             }
         }
         given_up
