@@ -95,6 +95,7 @@ fn open_journal(config: &Config) -> Result<Journal, RunError> {
     if let Some(repair) = &recovery.repaired {
         tracing::warn!(?repair, "the journal's end was torn by a crash and was repaired");
     }
+    recovery.warnings.iter().for_each(|warning| tracing::warn!("the journal: {warning}"));
     record_start(&journal, config, recovery.last_seq)?;
     Ok(journal)
 }

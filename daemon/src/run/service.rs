@@ -60,6 +60,10 @@ impl Health {
         if pool.timer_lag_ns > stuck_ns || pool.session_lag_ns > stuck_ns {
             return Err(format!("the pool's threads lag: {pool:?}"));
         }
+        let committing_ns = self.0.desk.journal().stats().committing_ns;
+        if committing_ns > stuck_ns {
+            return Err(format!("the journal's disk has not answered for {} ms", committing_ns / 1_000_000));
+        }
         Ok(())
     }
 }
