@@ -54,9 +54,9 @@ async fn metrics(State(watcher): State<Watcher>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
-/// Whether our own threads progress; says nothing of tokens.
+/// Whether our own threads and the journal's disk progress; says nothing of tokens.
 async fn healthz(State(watcher): State<Watcher>) -> (StatusCode, String) {
-    match watcher.health.check() {
+    match watcher.health.check().and_then(|()| watcher.health.check_disk()) {
         Ok(()) => (StatusCode::OK, "ok\n".into()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
