@@ -79,6 +79,8 @@ struct Seen {
     reports: HashMap<u16, (u64, Vec<KeyReport>)>,
     /// Whether no event waits and no test runs
     idle: bool,
+    /// Replacements of the key book that were announced and not yet tested after
+    replacements: usize,
 }
 
 /// The keeper, as others see it.
@@ -145,7 +147,8 @@ impl Keeper {
 
     /// The key book has other keys now.
     pub(crate) fn keys_replaced(&self) {
-        self.change(|seen| seen.idle = false);
+        // Counted, since a round that is under way ends without having seen it.
+        self.change(|seen| seen.replacements += 1);
         let _ = self.events.send(Event::Replaced);
     }
 
@@ -165,7 +168,7 @@ impl Keeper {
 
     /// Waits until nothing waits to be tested.
     pub(crate) fn wait_until_idle(&self, limit: Duration) -> bool {
-        self.wait_until(|seen| seen.idle, limit)
+        self.wait_until(|seen| seen.idle && seen.replacements == 0, limit)
     }
 
     /// What the token said last of a key.
@@ -219,17 +222,30 @@ struct Rounds {
 struct Test {
     card: Arc<KeyCard>,
     token: u16,
-    intent: u64,
-    order: SelfTestOrder,
+    probe: Probe,
+}
+
+/// What is done to find out.
+enum Probe {
+    /// It signs something
+    Signature {
+        /// In the journal
+        intent: u64,
+        order: SelfTestOrder,
+    },
+    /// The token is asked whether it is there
+    Presence,
 }
 
 impl Rounds {
     fn keep(mut self, events: &Receiver<Event>) {
         let mut next_round = Instant::now() + ROUND_EVERY;
         loop {
+            let mut replacements = 0;
             let mut due = match events.recv_timeout(next_round.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
                     self.keeper.change(|seen| seen.idle = false);
+                    replacements += usize::from(matches!(event, Event::Replaced));
                     self.take(event)
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -239,10 +255,14 @@ impl Rounds {
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             };
             while let Ok(event) = events.try_recv() {
+                replacements += usize::from(matches!(event, Event::Replaced));
                 due.extend(self.take(event));
             }
             self.round(due);
-            self.keeper.change(|seen| seen.idle = true);
+            self.keeper.change(|seen| {
+                seen.idle = true;
+                seen.replacements -= replacements;
+            });
         }
     }
 
@@ -286,10 +306,6 @@ impl Rounds {
         let mut under_way = HashMap::new();
         let mut orders = Orders::default();
         for (card, token) in &due {
-            if !is_used_to_test(card) {
-                card.tested(*token, Ok(()));
-                continue;
-            }
             match self.order(&mut orders, card, *token) {
                 Ok((tag, test)) => drop(under_way.insert(tag, test)),
                 Err(why) => self.postponed(card, *token, &why),
@@ -310,7 +326,9 @@ impl Rounds {
             }
         }
         for test in under_way.into_values() {
-            self.shared.desk.abandon(test.intent, "no answer to a self-test");
+            if let Probe::Signature { intent, .. } = test.probe {
+                self.shared.desk.abandon(intent, "no answer to a self-test");
+            }
             self.postponed(&test.card, test.token, "the token did not answer in time");
         }
         // Also of what was not tested something may have been withdrawn.
@@ -332,12 +350,17 @@ impl Rounds {
         let deadline_ns = self.shared.desk.now_ns() + TEST_TIMEOUT.as_nanos() as u64;
         self.next_tag += 1;
         let address = Address { inbox: self.inbox, tag: self.next_tag };
-        let (intent, order) = self
-            .shared
-            .desk
-            .order_self_test(orders, &card.entry, algorithm, place, deadline_ns, address)
-            .map_err(|error| error.to_string())?;
-        Ok((self.next_tag, Test { card, token, intent, order }))
+        let desk = &self.shared.desk;
+        let probe = if is_used_to_test(&card) {
+            let (intent, order) = desk
+                .order_self_test(orders, &card.entry, algorithm, place, deadline_ns, address)
+                .map_err(|error| error.to_string())?;
+            Probe::Signature { intent, order }
+        } else {
+            desk.order_presence(orders, &card.entry, algorithm, place, deadline_ns, address);
+            Probe::Presence
+        };
+        Ok((self.next_tag, Test { card, token, probe }))
     }
 
     fn completions(&self, end: Instant) -> Option<Vec<Completion>> {
@@ -352,15 +375,29 @@ impl Rounds {
         (!taken.is_empty()).then_some(taken)
     }
 
-    /// Whether the signature is right; it is destroyed in any case.
+    /// Whether the key is well.
     fn check(&self, test: &Test, completion: &Completion) -> Result<(), Doubt> {
+        match &test.probe {
+            Probe::Signature { intent, order } => self.check_signature(test, *intent, order, completion),
+            Probe::Presence => completion.result.as_ref().map(drop).map_err(doubt),
+        }
+    }
+
+    /// Whether the signature is right; it is destroyed in any case.
+    fn check_signature(
+        &self,
+        test: &Test,
+        intent: u64,
+        order: &SelfTestOrder,
+        completion: &Completion,
+    ) -> Result<(), Doubt> {
         let token = &self.shared.token_names[usize::from(test.token)];
-        let settled = self.shared.desk.journal().wait(test.intent, RECORD_TIMEOUT);
+        let settled = self.shared.desk.journal().wait(intent, RECORD_TIMEOUT);
         let outcome = match &completion.result {
             Err(failure) => Err(doubt(failure)),
             Ok(_) if settled != Settled::Durable => Err(Doubt::Circumstances("its intent was not recorded".into())),
             Ok(signature) => match test.card.shown() {
-                Some(shown) => verify(&shown.info.spki_der, test.order.algorithm, test.order.message(), signature)
+                Some(shown) => verify(&shown.info.spki_der, order.algorithm, order.message(), signature)
                     .map_err(|_| Doubt::Key("it made a WRONG signature".into())),
                 None => Err(Doubt::Circumstances("no token has shown its public key".into())),
             },
@@ -374,7 +411,7 @@ impl Rounds {
             Some(verdict) if verdict.signed == Signed::Unknown => OutcomeResult::Unknown { code: reason.into() },
             Some(_) => OutcomeResult::NotSigned { code: reason.into() },
         };
-        self.shared.desk.close(test.intent, result, Some(token), completion);
+        self.shared.desk.close(intent, result, Some(token), completion);
         outcome
     }
 
@@ -431,7 +468,7 @@ fn count(key: &str, token: &str, result: &'static str) {
 }
 
 /// Whether a self-test may use the key. A use of a CA's key is an event of its own, and one whose certificate is not
-/// valid yet must not sign at all: those are looked at only, which the login has done.
+/// valid yet must not sign at all: of those the token is only asked whether it holds them.
 fn is_used_to_test(card: &KeyCard) -> bool {
     card.entry.self_test == SelfTest::Sign
         && card.entry.purpose != Purpose::Certificate
