@@ -11,13 +11,13 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use segl_tests::{
     conversation::{Conversation, sign_request},
     process::Service,
-    site::Token,
+    site::{P256, Token},
 };
-use segl_wire::{GoAwayReason, Kind, ListKeys, encode_frame};
+use segl_wire::{Code, GoAwayReason, Kind, ListKeys, encode_frame};
 
 use crate::{
     load::resident_kib,
-    room::{Room, SOON, after, connect, sent_away, site, sound, try_connect, until},
+    room::{DIGEST, Room, SOON, after, connect, sent_away, site, sound, try_connect, until},
 };
 
 fn room_with_limits(limits: &str) -> Room {
@@ -190,4 +190,49 @@ fn more_connections_than_allowed_are_turned_away_and_places_are_given_again() {
     until("a place is free", || room.metric("segl_connections{", &["phase=\"all\""]) == 2.0);
     sound(&mut connect(&room.site, 1));
     inside.iter_mut().for_each(sound);
+}
+
+/// Sends so many requests in one write, so that segld sees all before it answers any; counts the answers by code.
+fn at_once(conversation: &mut Conversation, requests: u64) -> (usize, Vec<Code>) {
+    let mut frames = Vec::new();
+    for id in 1..=requests {
+        encode_frame(Kind::Sign, id, &sign_request(P256, "ecdsa-p256-sha256", &DIGEST), &mut frames);
+    }
+    conversation.send_bytes(&frames).unwrap();
+    let (mut signed, mut refused) = (0, Vec::new());
+    for _ in 0..requests {
+        let frame = conversation.receive().unwrap().unwrap();
+        match frame.header.known_kind() {
+            Some(Kind::Signed) => signed += 1,
+            _ => refused.push(conversation.error(&frame).unwrap().code),
+        }
+    }
+    (signed, refused)
+}
+
+#[test]
+fn what_a_connection_has_in_flight_is_bounded_and_the_rest_refused_without_harm() {
+    let room = room_with_limits("in_flight_per_connection = 4\nbatch_max = 4");
+    let mut neighbour = connect(&room.site, 1);
+    let mut greedy = connect(&room.site, 0);
+    assert_eq!(greedy.hello().in_flight_max, 4, "the limit was announced");
+    let (signed, refused) = at_once(&mut greedy, 12);
+    assert_eq!((signed, refused), (4, vec![Code::TooManyInFlight; 8]));
+    sound(&mut neighbour);
+}
+
+#[test]
+fn what_a_tenant_has_in_flight_is_bounded_over_its_connections_and_no_other_tenant_pays() {
+    let room = Room::open(Token::Embedded, |site| {
+        let tenant = "name = \"town-hall\"\n";
+        site.segld_toml = site.segld_toml.replacen(tenant, &format!("{tenant}in_flight_max = 3\n"), 1);
+    });
+    let mut neighbour = connect(&room.site, 1);
+    let mut greedy = connect(&room.site, 0);
+    let (signed, refused) = at_once(&mut greedy, 10);
+    assert_eq!((signed, refused), (3, vec![Code::TenantLimit; 7]));
+    let (signed, refused) = at_once(&mut neighbour, 10);
+    assert_eq!((signed, refused), (10, vec![]));
+    until("nothing is in flight", || room.metric("segl_tenant_in_flight", &[]) == 0.0);
+    sound(&mut connect(&room.site, 0));
 }

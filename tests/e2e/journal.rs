@@ -1,17 +1,22 @@
 //! What cannot be recorded is not signed: a full disk, and two daemons with one journal.
 
-use std::{collections::HashSet, io::Write, path::PathBuf, process::Command};
+use std::{
+    collections::{HashMap, HashSet},
+    io::Write,
+    path::PathBuf,
+    process::Command,
+};
 
 use segl_tests::{
     conversation::sign_request,
     process::Service,
     site::{P256, Token},
 };
-use segl_wire::{Code, Fault, Retry, SignedState};
+use segl_wire::{Capacity, Code, Context, Cvr, EcdsaEncoding, Fault, Retry, SignedState};
 
 use crate::{
     load::{public_key, run, verify},
-    room::{DIGEST, Room, SOON, connect, journal_in, sound, until},
+    room::{DIGEST, Room, SOON, connect, journal, journal_in, sound, until},
 };
 
 /// A small file system of its own. Dropped, it is unmounted.
@@ -109,4 +114,45 @@ fn a_second_segld_on_the_same_journal_refuses_to_start_and_the_first_goes_on() {
     assert!(said.contains("segld can not go on") && said.contains(journal.to_str().unwrap()), "{said}");
     assert!(said.contains("another process keeps its journal here"), "{said}");
     sound(&mut conversation);
+}
+
+#[test]
+fn the_journal_tells_who_asked_for_what_and_in_which_capacity_and_what_became_of_it() {
+    let mut room = Room::open(Token::Embedded, |_| {});
+    let mut conversation = connect(&room.site, 0);
+    let mut held = HashMap::new();
+    for (reference, capacity) in [
+        ("as-himself", Some(Capacity::Citizen)),
+        ("for-a-company", Some(Capacity::Company(Cvr::new("12345678").unwrap()))),
+        ("unsaid", None),
+    ] {
+        let mut request = sign_request(P256, "ecdsa-p256-sha256", &DIGEST);
+        // The record speaks of the signature as the token made it.
+        request.encoding = EcdsaEncoding::Raw;
+        let on_behalf_of = Some("a portal".into());
+        request.meta.context = Context { reference: Some(reference.into()), on_behalf_of, capacity };
+        let signature = conversation.sign(&request).unwrap().unwrap();
+        held.insert(reference, ring::digest::digest(&ring::digest::SHA256, &signature));
+    }
+    assert!(room.segld.terminate(SOON).unwrap().success());
+
+    let entries = journal(&room.site);
+    let recorded = |reference: &str| {
+        let intent = entries.iter().find(|entry| entry["kind"] == "intent" && entry["reference"] == reference).unwrap();
+        for (field, value) in
+            [("tenant", "town-hall"), ("on_behalf_of", "a portal"), ("key", P256), ("algorithm", "ecdsa-p256-sha256")]
+        {
+            assert_eq!(intent[field], value, "{intent}");
+        }
+        assert_eq!(intent["digest"], "07".repeat(32), "{intent}");
+        let outcome = entries.iter().find(|entry| entry["kind"] == "outcome" && entry["intent"] == intent["seq"]);
+        let outcome = outcome.expect("every intent has its outcome");
+        assert_eq!(outcome["result"], "released", "{outcome}");
+        let hash: String = held[reference].as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(outcome["signature_sha256"], hash, "{outcome}");
+        intent["capacity"].clone()
+    };
+    assert_eq!(recorded("as-himself"), "citizen");
+    assert_eq!(recorded("for-a-company"), "12345678");
+    assert_eq!(recorded("unsaid"), serde_json::Value::Null);
 }

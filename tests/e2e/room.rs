@@ -44,16 +44,6 @@ impl Room {
         self.admin.metric(name, labels).unwrap()
     }
 
-    /// Waits until it has logged one of these texts.
-    pub(crate) fn logs(&self, texts: &[&str]) {
-        self.logs_from(0, texts);
-    }
-
-    fn logs_from(&self, start: usize, texts: &[&str]) {
-        let what = format!("one of {texts:?} in the log");
-        until(&what, || texts.iter().any(|text| self.segld.log()[start..].contains(text)));
-    }
-
     /// SIGHUP, until segld says that it is through with it; returns what it logged meanwhile.
     pub(crate) fn reload(&mut self) -> String {
         self.site.write().unwrap();

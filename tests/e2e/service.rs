@@ -3,7 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::PathBuf,
     process::Stdio,
     time::Duration,
@@ -91,6 +91,48 @@ fn a_connection_made_before_segld_starts_is_served_through_the_socket_it_is_hand
     sound(&mut early);
     drop(early);
     assert!(room.segld.terminate(PROMPT).unwrap().success());
+}
+
+#[test]
+fn metrics_and_readiness_tell_what_an_operator_asks() {
+    let room = Room::open(Token::Embedded, |_| {});
+    sound(&mut connect(&room.site, 0));
+    let metrics = room.admin.get("/metrics").unwrap();
+    assert!(metrics.content_type.starts_with("text/plain; version=0.0.4"), "{}", metrics.content_type);
+    for family in [
+        "segl_requests_total{",
+        "segl_request_seconds_bucket{",
+        "segl_queue_seconds_bucket{",
+        "segl_token_seconds_bucket{",
+        "segl_record_seconds_bucket{",
+        "segl_sessions{",
+        "segl_queue_depth{",
+        "segl_journal_lag_records ",
+        "segl_crl_expires_seconds{",
+        "segl_certificate_expires_seconds ",
+        "segl_key_usable{",
+        "segl_connections{",
+    ] {
+        assert!(metrics.text.lines().any(|line| line.starts_with(family)), "no {family} in {}", metrics.text);
+    }
+    let labels = ["tenant=\"town-hall\"", "operation=\"sign\"", "outcome=\"ok\""];
+    assert_eq!(room.metric("segl_requests_total", &labels), 1.0);
+    assert_eq!(room.metric("segl_request_seconds_count", &[]), 1.0);
+    assert!(room.metric("segl_crl_expires_seconds", &[]) > 0.0);
+
+    let readiness = room.admin.get("/readyz").unwrap();
+    let keys = readiness.json["keys"].as_array().unwrap();
+    assert_eq!((readiness.status, keys.len()), (200, 4), "{}", readiness.text);
+    assert!(keys.iter().all(|key| key["state"] == "usable"), "{}", readiness.text);
+}
+
+#[test]
+fn a_pin_file_that_others_can_read_refuses_the_start() {
+    let (mut site, _dir) = site(Token::SoftHsm);
+    let pin = site.softhsm().unwrap().pin_file().to_owned();
+    std::fs::set_permissions(&pin, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = refused(&site);
+    assert!(said.contains(pin.to_str().unwrap()), "{said}");
 }
 
 #[test]
