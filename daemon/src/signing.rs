@@ -163,6 +163,33 @@ impl Desk {
         Ok((intent, order))
     }
 
+    /// Queues the question whether a token still holds a key. Nothing is signed, so nothing is recorded.
+    pub(crate) fn order_presence(
+        &self,
+        orders: &mut Orders,
+        key: &KeyEntry,
+        algorithm: Algorithm,
+        place: Place,
+        deadline_ns: u64,
+        address: Address,
+    ) {
+        orders.0.push(Job {
+            work: Work::Presence,
+            key: key.id,
+            algorithm,
+            // Nobody looks at it.
+            input: Input::message(&[]),
+            route: place.route,
+            only_token: place.only_token,
+            class: segl_pool::Class::Signature,
+            tenant: SELF_TEST_TENANT,
+            deadline_ns,
+            repeatable: true,
+            inbox: address.inbox,
+            tag: address.tag,
+        });
+    }
+
     /// Hands everything queued to the pool, under one lock.
     pub(crate) fn submit(&self, orders: &mut Orders) {
         if !orders.is_empty() {

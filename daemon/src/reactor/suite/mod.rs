@@ -151,6 +151,14 @@ fn simulated_faults_of_every_kind_leave_nothing_behind() {
     });
 }
 
+#[test]
+fn a_key_that_is_only_looked_at_is_usable_and_was_never_used() {
+    on_epoll(|stage: Rc<Stage>| async move {
+        assert_eq!(stage.state_and_uses("ca"), (segl_wire::KeyState::Usable, 0));
+        assert_eq!(stage.state_and_uses("documents"), (segl_wire::KeyState::Usable, 1));
+    });
+}
+
 macro_rules! on_every_transport {
     ($($promise:ident),*) => {
         mod uring {

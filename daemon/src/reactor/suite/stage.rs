@@ -99,6 +99,17 @@ impl Stage {
         verify(&shown.info.spki_der, Algorithm::EcdsaP256Sha256, MESSAGE, signature).unwrap();
     }
 
+    /// How a key stands, and how often the journal says that it was to be used.
+    pub(super) fn state_and_uses(&self, key: &str) -> (segl_wire::KeyState, usize) {
+        let card = self.reactor.keys().cards().into_iter().find(|card| *card.entry.name == *key).unwrap();
+        let journal = self.reactor.desk().journal();
+        journal.wait(journal.stats().appended_seq, CLEAN);
+        let uses = segl_audit::Reader::open(journal.directory()).unwrap().filter(
+            |entry| matches!(&entry.as_ref().unwrap().record, segl_audit::Record::Intent(intent) if intent.key == key),
+        );
+        (card.state(|_| true), uses.count())
+    }
+
     /// Waits until no connection, no request, no held answer and no taken budget is left.
     pub(super) async fn reactor_is_clean(&self) {
         let clean = async {
@@ -183,7 +194,7 @@ name = "embedded"
 kind = "embedded"
 directory = "keys"
 sessions = 2
-generate = [{ file = "documents.pem", type = "ec-p256" }]
+generate = [{ file = "documents.pem", type = "ec-p256" }, { file = "ca.pem", type = "ec-p256" }]
 
 [[key]]
 name = "documents"
@@ -191,6 +202,14 @@ purpose = "digest"
 tokens = ["embedded"]
 file = "documents.pem"
 algorithms = ["ecdsa-p256-sha256"]
+
+[[key]]
+name = "ca"
+purpose = "certificate"
+tokens = ["embedded"]
+file = "ca.pem"
+algorithms = ["ecdsa-p256-sha256"]
+self_test = "presence"
 
 [[tenant]]
 name = "suite"
