@@ -216,7 +216,7 @@ fn place(reactor: &Reactor, key: KeyId) -> Refusable<Place> {
         Some(Readiness::Expired) => Err(Error::of(Code::KeyRefused, "the key's certificate is not valid now")),
         // What exactly is wrong is the operator's to know.
         Some(Readiness::Faulty) => {
-            Err(Error::of(Code::KeyRefused, "the key did not pass its self-test; the operator's log says more"))
+            Err(Error::of(Code::KeyRefused, "no token has this key fit for use; the operator's log says why"))
         }
     }
 }

@@ -5,7 +5,7 @@
 //! and destroyed. One round tests everything that is due at once, so that a stuck token delays no other.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         mpsc::{self, Receiver, Sender},
@@ -55,6 +55,8 @@ enum Event {
         reports: Vec<KeyReport>,
         to_test: Vec<Arc<KeyCard>>,
     },
+    /// The token can not be had for now
+    Away(u16),
     Replaced,
 }
 
@@ -77,6 +79,8 @@ pub(crate) struct TestInbox {
 struct Seen {
     /// Each token's last report, and how many there were
     reports: HashMap<u16, (u64, Vec<KeyReport>)>,
+    /// Tokens that were tried in vain, and have not reported since
+    away: HashSet<u16>,
     /// Whether no event waits and no test runs
     idle: bool,
     /// Replacements of the key book that were announced and not yet tested after
@@ -122,6 +126,9 @@ impl Observer for News {
             Alarm::FewerSessions { token, .. } => (*token, "fewer-sessions"),
             _ => return tracing::error!(?alarm, "alarm"),
         };
+        if matches!(alarm, Alarm::TokenAway { .. } | Alarm::NeedsOperator { .. }) {
+            let _ = self.events.send(Event::Away(token));
+        }
         let name = &self.token_names[usize::from(token)];
         counter!(ALARMS, "token" => name.to_string(), "kind" => kind).increment(1);
         match alarm {
@@ -164,6 +171,14 @@ impl Keeper {
             tokens.iter().all(|(token, before)| seen.reports.get(token).is_some_and(|(count, _)| count > before))
         };
         self.wait_until(reported, limit)
+    }
+
+    /// Waits until each of so many tokens has reported, or was tried in vain. Whether all have reported.
+    pub(crate) fn wait_for_first_reports(&self, tokens: u16, limit: Duration) -> bool {
+        let reported = |seen: &Seen, token: u16| seen.reports.contains_key(&token);
+        self.wait_until(|seen| (0..tokens).all(|token| reported(seen, token) || seen.away.contains(&token)), limit);
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        (0..tokens).all(|token| reported(&seen, token))
     }
 
     /// Waits until nothing waits to be tested.
@@ -271,10 +286,17 @@ impl Rounds {
         match event {
             Event::LoggedIn { token, reports, to_test } => {
                 self.keeper.change(|seen| {
+                    seen.away.remove(&token);
                     let entry = seen.reports.entry(token).or_default();
                     *entry = (entry.0 + 1, reports);
                 });
                 to_test.into_iter().map(|card| (card, token)).collect()
+            }
+            Event::Away(token) => {
+                self.keeper.change(|seen| {
+                    seen.away.insert(token);
+                });
+                Vec::new()
             }
             Event::Replaced => {
                 let reports = self.keeper.seen.lock().unwrap_or_else(PoisonError::into_inner).reports.clone();

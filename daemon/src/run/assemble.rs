@@ -77,8 +77,8 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
 
 /// A first chance for every token to log in and pass its self-tests, so that READY means ready where it can.
 fn await_tokens(shared: &Shared, keeper: &Keeper) {
-    let every: Vec<_> = (0..shared.token_names.len() as u16).map(|token| (token, 0)).collect();
-    if !keeper.wait_for_reports(&every, TOKENS_TIMEOUT) || !keeper.wait_until_idle(TOKENS_TIMEOUT) {
+    let tokens = shared.token_names.len() as u16;
+    if !keeper.wait_for_first_reports(tokens, TOKENS_TIMEOUT) || !keeper.wait_until_idle(TOKENS_TIMEOUT) {
         tracing::error!("not every token has shown itself: starting degraded, and trying on");
     }
     for card in shared.keys.cards() {
