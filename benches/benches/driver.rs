@@ -4,7 +4,9 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use segl_hsm::{Algorithm, Error, Input, KeyId, KeyReport, KeySpec, ModuleId, Result, Session, Signature, Token};
-use segl_pool::{Class, Completion, Config, Inbox, Job, Observer, Pool, RouteId, TokenSet, TokenSetup, Work, core::Alarm};
+use segl_pool::{
+    Class, Completion, Config, Inbox, Job, Observer, Pool, RouteId, TokenSet, TokenSetup, Work, core::Alarm,
+};
 
 /// A token that signs nothing, at once.
 struct NoOpToken;
