@@ -359,6 +359,11 @@ impl<'m> Request<'m> for ListKeys<'m> {
         &mut self.meta
     }
 
+    /// The server counts it nowhere.
+    fn cost(&self) -> usize {
+        0
+    }
+
     fn signed_when_lost() -> SignedState {
         SignedState::No
     }

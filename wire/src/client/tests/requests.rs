@@ -102,6 +102,22 @@ async fn a_batch_of_n_takes_n_slots() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn asking_for_the_keys_takes_no_slot() {
+    let (client, mut network) = client();
+    let mut server = network.accept(&Hello { in_flight_max: 1, ..hello() }).await;
+    client.ready().await;
+    let _first = spawn_sign(&client, "a");
+    let _waits = spawn_sign(&client, "b");
+    server.next_sign().await;
+    let other = client.clone();
+    let listed = tokio::spawn(async move { other.list_keys(&ListKeys { meta: sign("k").meta }).await });
+    let (kind, id, _) = server.next().await.unwrap();
+    assert_eq!((kind, client.in_flight()), (Kind::ListKeys, 2), "the only slot is taken, and one waits for it");
+    server.send(Kind::Keys, id, &Keys { keys: vec![] }).await;
+    assert_eq!(listed.await.unwrap().unwrap().keys, []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_hello_forbids_is_refused_before_it_is_sent() {
     let (client, mut network) = client();
     let mut server = network.accept(&hello()).await;
