@@ -164,6 +164,9 @@ pub enum Unknown {
     /// Neither token nor certificate
     #[error("neither a bearer token nor a client certificate")]
     Nothing,
+    /// More than one Authorization header
+    #[error("more than one Authorization header")]
+    Repeated,
     /// An Authorization header that is no Bearer token
     #[error("an Authorization header that is not `Bearer` and a token")]
     NotBearer,
@@ -179,6 +182,21 @@ pub enum Unknown {
     /// Two callers at once
     #[error("a bearer token of one caller and a client certificate of another")]
     Contradiction,
+}
+
+impl Unknown {
+    /// For metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Unknown::Nothing => "nothing",
+            Unknown::Repeated => "repeated",
+            Unknown::NotBearer => "not-bearer",
+            Unknown::Token => "token",
+            Unknown::Certificate => "certificate",
+            Unknown::Expired => "expired",
+            Unknown::Contradiction => "contradiction",
+        }
+    }
 }
 
 impl Callers {

@@ -19,6 +19,7 @@ const REQUEST_SECONDS: &str = "segl_broker_request_seconds";
 const SIGNATURES: &str = "segl_broker_signatures_total";
 const FURTHER_TRIES: &str = "segl_broker_further_tries_total";
 const REPLAYS: &str = "segl_broker_idempotent_replays_total";
+const UNAUTHENTICATED: &str = "segl_broker_unauthenticated_total";
 const CONNECTIONS: &str = "segl_broker_connections";
 const CONNECTIONS_REFUSED: &str = "segl_broker_connections_refused_total";
 const RELOADS: &str = "segl_broker_reloads_total";
@@ -43,6 +44,7 @@ pub(crate) fn exposition() -> &'static PrometheusHandle {
         describe_counter!(REPLAYS, "Requests answered with the kept answer to an earlier one");
         describe_gauge!(CONNECTIONS, "Connections of callers");
         describe_counter!(CONNECTIONS_REFUSED, "Connections closed before their first request, by reason");
+        describe_counter!(UNAUTHENTICATED, "Requests by nobody known, by reason");
         describe_counter!(RELOADS, "Reloads, by outcome");
         describe_gauge!(READY, "1 when the tenant can send requests to the segld");
         describe_gauge!(IN_FLIGHT, "Signatures asked for and not answered");
@@ -67,6 +69,10 @@ pub(crate) fn tries(count: u32) {
 
 pub(crate) fn replayed() {
     counter!(REPLAYS).increment(1);
+}
+
+pub(crate) fn unauthenticated(reason: &'static str) {
+    counter!(UNAUTHENTICATED, "reason" => reason).increment(1);
 }
 
 pub(crate) fn connections(change: f64) {

@@ -18,7 +18,8 @@ const EXPLANATION_MAX: usize = 200;
 /// Reads a body that says it is JSON.
 pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, limit: Duration) -> Result<Bytes, Problem> {
     if !is_json(headers) {
-        return Err(Problem::new(Code::UnsupportedMediaType, "the Content-Type must be application/json"));
+        let detail = "the Content-Type must be application/json, and be there once";
+        return Err(Problem::new(Code::UnsupportedMediaType, detail));
     }
     let too_long = || Problem::new(Code::BodyTooLarge, format!("a body has at most {bytes_max} bytes here"));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
@@ -45,7 +46,8 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let Ok(Some(value)) = super::only(headers, &header::CONTENT_TYPE) else { return false };
+    let Ok(value) = value.to_str() else { return false };
     value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 

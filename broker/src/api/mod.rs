@@ -33,7 +33,7 @@ use tokio::time::Instant;
 pub use openapi::document;
 
 use crate::{
-    callers::{Caller, Callers, Operation, PeerCertificate},
+    callers::{Caller, Callers, Operation, PeerCertificate, Unknown},
     idempotency::{self, Answer, Fingerprint, Idempotency, Turn},
     metrics,
     problem::{Code, Problem, Retry, Signed},
@@ -150,11 +150,16 @@ impl Broker {
     fn admit(&self, request: &Request, operation: Operation) -> Result<Admitted, Problem> {
         let began = Instant::now();
         let snapshot = self.snapshot.load_full();
-        let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let headers = request.headers();
+        let authorization = only(headers, &header::AUTHORIZATION).map(|value| value.map(HeaderValue::as_bytes));
         let peer = request.extensions().get::<Arc<PeerCertificate>>();
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
-        let caller = snapshot.callers.authenticate(authorization, peer.map(Arc::as_ref), now_s).map_err(|reason| {
-            tracing::info!(%reason, operation = operation.name(), "a request by nobody known");
+        let known = authorization
+            .map_err(|Repeated| Unknown::Repeated)
+            .and_then(|authorization| snapshot.callers.authenticate(authorization, peer.map(Arc::as_ref), now_s));
+        let caller = known.map_err(|reason| {
+            metrics::unauthenticated(reason.name());
+            tracing::debug!(%reason, operation = operation.name(), "a request by nobody known");
             Problem::new(
                 Code::Unauthenticated,
                 "give the token of a caller as `Authorization: Bearer ...`, or connect with a caller's certificate",
@@ -200,7 +205,8 @@ impl Broker {
     where
         F: Future<Output = Result<Bytes, Problem>> + Send + 'static,
     {
-        let Some(key) = call.headers.get(&IDEMPOTENCY_KEY) else {
+        let once = |Repeated| Problem::new(Code::BadIdempotencyKey, "a request has one Idempotency-Key at most");
+        let Some(key) = only(call.headers, &IDEMPOTENCY_KEY).map_err(once)? else {
             return work.await.map(|body| json(body, false));
         };
         let key = idempotency::parse_key(key.as_bytes())?;
@@ -292,6 +298,18 @@ impl Common<'_> {
             timings: self.timings,
             repeatable: admitted.snapshot.repeatable_keys.contains(self.key),
         })
+    }
+}
+
+/// A header is there more than once: which one is meant, nobody can know, and a proxy may have looked at another.
+struct Repeated;
+
+/// The one value of a header.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Repeated> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Repeated),
+        (value, None) => Ok(value),
     }
 }
 

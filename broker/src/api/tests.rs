@@ -197,6 +197,7 @@ async fn nobody_known_is_turned_away_before_the_body_is_read() {
     for request in [
         Request::post("/v1/sign"),
         Request::post("/v1/sign").header("authorization", "Bearer wrong"),
+        post_as("n-token", "/v1/sign").header("authorization", "Bearer n-token"),
         Request::post("/v1/sign-batch").header("authorization", "Basic bjp0"),
         Request::get("/v1/keys"),
     ] {
@@ -279,6 +280,11 @@ async fn limits_come_before_meaning() {
     setup.send(post_as("n-token", "/v1/sign"), "x".repeat(17 << 10)).await.is_problem(Code::BodyTooLarge);
     let text = Request::post("/v1/sign").header("authorization", "Bearer n-token").header("content-type", "text/plain");
     setup.send(text, sign_body("a-key").to_string()).await.is_problem(Code::UnsupportedMediaType);
+    let twice = post_as("n-token", "/v1/sign").header("content-type", "application/json");
+    setup.send(twice, sign_body("a-key").to_string()).await.is_problem(Code::UnsupportedMediaType);
+    let twice = post_as("n-token", "/v1/sign").header("idempotency-key", "k").header("idempotency-key", "k");
+    setup.send(twice, sign_body("a-key").to_string()).await.is_problem(Code::BadIdempotencyKey);
+    assert_eq!(setup.asked_in_all(), 0);
     setup.post("/v1/sign-batch", batch_body(5)).await.is_problem(Code::BadBatch).points_at("#/items");
     setup.post("/v1/sign-batch", batch_body(0)).await.is_problem(Code::BadBatch);
     setup.send(Request::get("/v2/sign"), "").await.is_problem(Code::NoSuchRoute);

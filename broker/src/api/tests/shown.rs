@@ -38,6 +38,7 @@ async fn the_operator_sees_every_road_and_every_count() {
     metrics::exposition();
     setup.sign("a-key").await;
     setup.sign("missing").await;
+    setup.send(Request::get("/v1/keys"), "").await.is_problem(Code::Unauthenticated);
     let ask = |path: &str| admin_router(setup.broker.clone()).oneshot(Request::get(path).body(Body::empty()).unwrap());
     let text = async |path: &str| {
         let body = ask(path).await.unwrap().into_body().collect().await.unwrap().to_bytes();
@@ -52,6 +53,7 @@ async fn the_operator_sees_every_road_and_every_count() {
         r#"segl_broker_requests_total{caller="idp",operation="sign",outcome="not-granted"}"#,
         r#"segl_broker_signatures_total{caller="idp",outcome="signed"}"#,
         r#"segl_broker_request_seconds_bucket{operation="sign",le="0.001"}"#,
+        r#"segl_broker_unauthenticated_total{reason="nothing"}"#,
         r#"segl_broker_upstream_ready{tenant="south",segld="one"} 1"#,
     ] {
         assert!(exposition.contains(line), "{line} is not in\n{exposition}");
