@@ -1,17 +1,18 @@
 //! How segld ends, comes back and changes its mind while it is in use.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use segl_tests::{
     conversation::sign_request,
     process::{Service, Signal},
     site::{P256, Site, Token},
+    softhsm::MODULE,
 };
-use segl_wire::GoAwayReason;
+use segl_wire::{GoAwayReason, Kind};
 
 use crate::{
     load::{Account, public_key, run, verify},
-    room::{DIGEST, Room, SOON, connect, journal, sent_away, site, sound, try_connect},
+    room::{DIGEST, Room, SOON, after, connect, journal, sent_away, site, sound, try_connect, until},
 };
 
 /// Four clients under full load; when `enough` requests are answered, `end` is done to segld.
@@ -101,6 +102,35 @@ fn a_certificate_revoked_by_crl_and_sighup_loses_its_live_connection_and_its_nei
     assert_eq!(sent_away(&mut revoked), GoAwayReason::Unauthorised);
     sound(&mut neighbour);
     assert!(try_connect(&room.site, 1).unwrap_err().to_string().contains("CertificateRevoked"));
+}
+
+#[test]
+fn a_token_that_hangs_holds_up_neither_the_end_nor_the_record() {
+    let (mut site, dir) = site(Token::SoftHsm);
+    let (module, faults) = (site.dir.join("failing.so"), site.dir.join("faults"));
+    std::fs::create_dir_all(&faults).unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../hsm/tests/tokens/failing.c");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-o"]).arg(&module).arg(format!("-DSOFTHSM=\"{MODULE}\"")).args([source, "-ldl"]);
+    assert!(cc.status().unwrap().success());
+    site.segld_toml = site.segld_toml.replace(MODULE, module.to_str().unwrap());
+    site.segld_toml.push_str("\n[limits]\ndrain_timeout = \"1s\"\n");
+    site.write().unwrap();
+    let command = after(&format!("export SEGL_TEST_FAULTS={}", faults.display()), &site.segld_command());
+    let mut segld = Service::start(command, &site.dir, "segld").unwrap();
+    segld.ready(SOON).unwrap();
+    let mut room = Room::around(site, segld, dir);
+    let mut conversation = connect(&room.site, 0);
+    sound(&mut conversation);
+
+    std::fs::write(faults.join("C_Sign.hangs"), "").unwrap();
+    conversation.send(Kind::Sign, &sign_request(P256, "ecdsa-p256-sha256", &DIGEST)).unwrap();
+    until("the token has the request", || room.metric("segl_sessions", &["state=\"busy\""]) > 0.0);
+    assert!(room.segld.terminate(SOON / 2).unwrap().success(), "the end is in order all the same");
+    let entries = journal(&room.site);
+    let last_use = entries.iter().rev().find(|entry| entry["kind"] == "intent").unwrap();
+    let outcome = entries.iter().find(|entry| entry["intent"] == last_use["seq"]).unwrap();
+    assert_eq!(outcome["result"], "unknown", "{outcome}");
 }
 
 #[test]

@@ -1,14 +1,15 @@
 /* A PKCS#11 module for the tests: SoftHSM2 with faults. A file named as a call (C_Initialize, ...) in the directory
  * $SEGL_TEST_FAULTS holds the code, in hexadecimal, that the call answers instead of being made; a file "sessions" the
- * number of sessions there are. The calls' places in the function list are PKCS#11's own (v2.40, pkcs11f.h). */
+ * number of sessions there are. While there is a file "C_Sign.hangs", C_Sign does not return. The calls' places in the function list are PKCS#11's own (v2.40, pkcs11f.h). */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef unsigned long RV;
 typedef RV (*Call)(void *, void *, void *, void *, void *);
-enum { INITIALIZE = 0, GET_FUNCTION_LIST = 3, OPEN_SESSION = 12, CLOSE_SESSION = 13, LOGIN = 18, GET_ATTRIBUTE = 24, CALLS = 68 };
+enum { INITIALIZE = 0, GET_FUNCTION_LIST = 3, OPEN_SESSION = 12, CLOSE_SESSION = 13, LOGIN = 18, GET_ATTRIBUTE = 24, SIGN = 43, CALLS = 68 };
 struct list { unsigned char version[2]; Call call[CALLS]; };
 
 static struct list real, ours;
@@ -56,6 +57,13 @@ static RV login(void *a, void *b, void *c, void *d, void *e) {
     return code != 0 ? code : real.call[LOGIN](a, b, c, d, e);
 }
 
+static RV sign(void *a, void *b, void *c, void *d, void *e) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/C_Sign.hangs", getenv("SEGL_TEST_FAULTS"));
+    while (access(path, F_OK) == 0) usleep(1000);
+    return real.call[SIGN](a, b, c, d, e);
+}
+
 /* Fails for the object whose label is written in the file "poisoned". */
 static RV get_attribute(void *a, void *b, void *c, void *d, void *e) {
     char path[4096], wanted[64] = "", label[64] = "";
@@ -85,6 +93,7 @@ RV C_GetFunctionList(struct list **list) {
         ours.call[CLOSE_SESSION] = close_session;
         ours.call[LOGIN] = login;
         ours.call[GET_ATTRIBUTE] = get_attribute;
+        ours.call[SIGN] = sign;
     }
     *list = &ours;
     return 0;
