@@ -58,6 +58,8 @@ pub struct Failure {
     pub retry: Retry,
     /// When, at the earliest
     pub retry_after_ms: Option<u32>,
+    /// Not a byte of it was sent there: the next connection to the same `segld` may be asked too
+    pub not_sent: bool,
     /// For a human
     pub detail: String,
 }
@@ -71,6 +73,7 @@ impl Failure {
             signed: Signed::No,
             retry: Retry::Elsewhere,
             retry_after_ms: Some(1_000),
+            not_sent: true,
             detail: detail.into(),
         }
     }
@@ -83,6 +86,7 @@ impl Failure {
             signed: Signed::Unknown,
             retry: Retry::Elsewhere,
             retry_after_ms: None,
+            not_sent: false,
             detail: detail.into(),
         }
     }
@@ -93,6 +97,11 @@ impl Failure {
             Signed::No => self.retry == Retry::Elsewhere,
             Signed::Unknown => repeatable && self.retry != Retry::Never,
         }
+    }
+
+    /// Whether it speaks against the `segld`. A deadline that passed may as well have been too short.
+    pub fn sets_back(&self) -> bool {
+        matches!(self.fault, Fault::Server | Fault::Token) && self.code != Code::Expired
     }
 
     /// As the caller sees it.
@@ -126,6 +135,7 @@ impl From<wire::Error<'_>> for Failure {
                 wire::Retry::Elsewhere => Retry::Elsewhere,
             },
             retry_after_ms: error.retry_after_ms,
+            not_sent: false,
             detail: error.message.into_owned(),
         }
     }

@@ -19,6 +19,8 @@ use crate::problem::{Code, Fault, Retry, Signed};
 #[derive(Debug)]
 pub(crate) enum Deed {
     Fail(Failure),
+    /// It leaves, and the request is not looked at any more
+    Leave,
     /// These items of a batch fail
     FailItems(Vec<usize>, Failure),
     /// It waits, then signs
@@ -86,6 +88,10 @@ impl SimulatedSegld {
         match deed {
             None => {}
             Some(Deed::Fail(failure)) => return Err(failure),
+            Some(Deed::Leave) => {
+                self.set_ready(false);
+                return Err(Failure::not_sent("it leaves"));
+            }
             Some(Deed::FailItems(items, failure)) => items.iter().for_each(|at| answers[*at] = Err(failure.clone())),
             Some(Deed::Hold(until)) => until.notified().await,
             Some(Deed::Never) => std::future::pending().await,
@@ -117,7 +123,15 @@ pub(crate) fn key(name: &str, state: wire::KeyState) -> wire::Key<'static> {
 
 /// A failure of this code.
 pub(crate) fn failure(code: Code, signed: Signed, retry: Retry) -> Failure {
-    Failure { code, fault: Fault::Token, signed, retry, retry_after_ms: None, detail: format!("simulated {code:?}") }
+    Failure {
+        code,
+        fault: Fault::Token,
+        signed,
+        retry,
+        retry_after_ms: None,
+        not_sent: false,
+        detail: format!("simulated {code:?}"),
+    }
 }
 
 impl Segld for SimulatedSegld {

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     future::poll_fn,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     task::Poll,
@@ -32,6 +32,12 @@ const TRY_MIN: Duration = Duration::from_millis(5);
 /// How long a request waits for some `segld` to become ready, when none is: it bridges a reconnection, no outage.
 const READY_WAIT_MAX: Duration = Duration::from_millis(500);
 
+/// How long a `segld` that failed is ranked behind the others when it names no time; each failure after that doubles it.
+const AVOID_MIN: Duration = Duration::from_secs(1);
+
+/// The longest it is ranked behind.
+const AVOID_MAX: Duration = Duration::from_secs(10);
+
 /// A look at the keys is asked for early at most this often.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 
@@ -56,6 +62,16 @@ pub struct Member {
     look: Arc<Notify>,
     refresh: Duration,
     watching: AbortHandle,
+    setback: Mutex<Setback>,
+}
+
+/// What a road's last failures mean for the next request: who fails fast is never busy, and would draw everything.
+#[derive(Debug, Default)]
+struct Setback {
+    /// Others come first until then
+    until: Option<Instant>,
+    /// How long the last one was; zero after a success
+    pause: Duration,
 }
 
 #[derive(Debug)]
@@ -114,6 +130,22 @@ pub struct Outcome<T> {
     pub tries: u32,
 }
 
+/// Who was asked for one request.
+#[derive(Debug, Default)]
+struct Asked {
+    members: Vec<usize>,
+    /// The last one was never sent it
+    not_sent: bool,
+    /// The last one's next connection was waited for
+    waited: bool,
+}
+
+impl Asked {
+    fn tries(&self) -> u32 {
+        self.members.len() as u32
+    }
+}
+
 impl Tenant {
     /// With its roads.
     pub fn new(name: String, members: Vec<Arc<Member>>) -> Self {
@@ -138,10 +170,9 @@ impl Tenant {
 
     /// One signature.
     pub async fn sign(&self, ask: &Ask, payload: &wire::Payload<'_>) -> Outcome<Result<Signature, Failure>> {
-        let mut asked = Vec::with_capacity(TRIES_MAX);
+        let mut asked = Asked::default();
         let mut last = None;
-        while let Some((at, member)) = self.next(ask, &asked).await {
-            asked.push(at);
+        while let Some(member) = self.next(ask, &mut asked).await {
             let request = wire::Sign {
                 meta: ask.meta(),
                 key: Cow::Borrowed(&ask.key),
@@ -151,9 +182,13 @@ impl Tenant {
                 timings: ask.timings,
             };
             match member.segld.sign(&request).await {
-                Ok(signature) => return Outcome { result: Ok(signature), tries: asked.len() as u32 },
+                Ok(signature) => {
+                    member.clear();
+                    return Outcome { result: Ok(signature), tries: asked.tries() };
+                }
                 Err(failure) => {
                     member.heed(&failure);
+                    asked.not_sent = failure.not_sent;
                     let again = failure.may_go_elsewhere(ask.repeatable);
                     last = Some(worse(last, failure));
                     if !again {
@@ -162,7 +197,7 @@ impl Tenant {
                 }
             }
         }
-        Outcome { result: Err(last.unwrap_or_else(|| self.nobody(ask))), tries: asked.len() as u32 }
+        Outcome { result: Err(last.unwrap_or_else(|| self.nobody(ask))), tries: asked.tries() }
     }
 
     /// Many signatures with one key. Only the items that another `segld` may be asked for are asked again.
@@ -171,12 +206,11 @@ impl Tenant {
         ask: &Ask,
         items: &[wire::BatchItem<'_>],
     ) -> Outcome<Vec<Result<Signature, Failure>>> {
-        let mut asked = Vec::with_capacity(TRIES_MAX);
+        let mut asked = Asked::default();
         let mut results: Vec<Option<Result<Signature, Failure>>> = vec![None; items.len()];
         let mut open: Vec<usize> = (0..items.len()).collect();
         while !open.is_empty() {
-            let Some((at, member)) = self.next(ask, &asked).await else { break };
-            asked.push(at);
+            let Some(member) = self.next(ask, &mut asked).await else { break };
             let request = wire::SignBatch {
                 meta: ask.meta(),
                 key: Cow::Borrowed(&ask.key),
@@ -193,11 +227,17 @@ impl Tenant {
                 }
                 Err(failure) => vec![Err(failure); open.len()],
             };
+            // One setback for one request, however many items it had.
+            match answers.iter().find_map(|answer| answer.as_ref().err().filter(|failure| failure.sets_back())) {
+                Some(failure) => member.heed(failure),
+                None if answers.iter().any(Result::is_ok) => member.clear(),
+                None => {}
+            }
+            asked.not_sent = answers.iter().all(|answer| answer.as_ref().is_err_and(|failure| failure.not_sent));
             let mut again = Vec::new();
             for (at, answer) in open.into_iter().zip(answers) {
                 let earlier = results[at].take().and_then(Result::err);
                 results[at] = Some(answer.map_err(|failure| {
-                    member.heed(&failure);
                     if failure.may_go_elsewhere(ask.repeatable) {
                         again.push(at);
                     }
@@ -207,7 +247,7 @@ impl Tenant {
             open = again;
         }
         let result = results.into_iter().map(|result| result.unwrap_or_else(|| Err(self.nobody(ask)))).collect();
-        Outcome { result, tries: asked.len() as u32 }
+        Outcome { result, tries: asked.tries() }
     }
 
     /// The keys as last seen, by name, each as every `segld` shows it; `None` while nothing is known.
@@ -225,23 +265,46 @@ impl Tenant {
         seen.then_some(all)
     }
 
-    /// The best `segld` not asked yet: ready, its key usable as far as known, the least busy. `None` when there is
-    /// none or no time or tries are left.
-    async fn next(&self, ask: &Ask, asked: &[usize]) -> Option<(usize, &Member)> {
-        if asked.len() >= TRIES_MAX || ask.left() < TRY_MIN {
+    /// The best `segld` not asked yet: ready, its key usable as far as known, not failing, the least busy. `None` when
+    /// there is none or no time or tries are left.
+    ///
+    /// When the last one was never sent the request, as by a connection that is just leaving, and nobody else is
+    /// there, its next connection is waited for, once.
+    async fn next(&self, ask: &Ask, asked: &mut Asked) -> Option<&Member> {
+        if asked.members.len() >= TRIES_MAX || ask.left() < TRY_MIN {
             return None;
         }
-        if asked.is_empty() && !self.is_ready() {
+        if asked.members.is_empty() && !self.is_ready() {
             let ready = self.members.iter().map(|member| member.segld.ready()).collect();
             let _ = timeout(ask.left().min(READY_WAIT_MAX), first(ready)).await;
         }
+        let best = match self.best(&ask.key, &asked.members) {
+            Some(best) => best,
+            None if asked.not_sent && !asked.waited => {
+                asked.waited = true;
+                let last = *asked.members.last()?;
+                timeout(ask.left().min(READY_WAIT_MAX), self.members[last].segld.ready()).await.ok()?;
+                if ask.left() < TRY_MIN {
+                    return None;
+                }
+                last
+            }
+            None => return None,
+        };
+        asked.members.push(best);
+        Some(&self.members[best])
+    }
+
+    fn best(&self, key: &str, asked: &[usize]) -> Option<usize> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let count = self.members.len();
         (0..count)
             .map(|step| turn.wrapping_add(step) % count)
             .filter(|at| !asked.contains(at) && self.members[*at].segld.is_ready())
-            .min_by_key(|at| (self.members[*at].doubt(&ask.key), self.members[*at].segld.in_flight()))
-            .map(|at| (at, &*self.members[at]))
+            .min_by_key(|at| {
+                let member = &self.members[*at];
+                (member.doubt(key), member.is_set_back(), member.segld.in_flight())
+            })
     }
 
     fn nobody(&self, ask: &Ask) -> Failure {
@@ -278,7 +341,7 @@ impl Member {
         let (sender, view) = watch::channel(None);
         let look = Arc::new(Notify::new());
         let task = tokio::spawn(watch_keys(name.clone(), segld.clone(), sender, look.clone(), refresh));
-        Arc::new(Self { name, segld, view, look, refresh, watching: task.abort_handle() })
+        Arc::new(Self { name, segld, view, look, refresh, watching: task.abort_handle(), setback: Mutex::default() })
     }
 
     /// Comes back when the keys were seen for the first time.
@@ -311,11 +374,37 @@ impl Member {
         }
     }
 
-    /// What a failure says about the keys' states is looked at soon.
+    /// What a failure says about the keys' states is looked at soon, and one that is not the request's own puts this
+    /// road behind the others for a while.
     fn heed(&self, failure: &Failure) {
         if matches!(failure.code, Code::KeyUnavailable | Code::KeyRefused | Code::TokenFailed) {
             self.look.notify_one();
         }
+        if !failure.sets_back() {
+            return;
+        }
+        let now = Instant::now();
+        let mut setback = self.setback();
+        // Requests that were in flight together fail together: they count as one.
+        if setback.until.is_some_and(|until| now < until) {
+            return;
+        }
+        let named = failure.retry_after_ms.map_or(AVOID_MIN, |ms| Duration::from_millis(ms.into()));
+        setback.pause = named.max(setback.pause * 2).min(AVOID_MAX);
+        setback.until = Some(now + setback.pause);
+    }
+
+    /// It signed: nothing speaks against it any more.
+    fn clear(&self) {
+        *self.setback() = Setback::default();
+    }
+
+    fn is_set_back(&self) -> bool {
+        self.setback().until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn setback(&self) -> MutexGuard<'_, Setback> {
+        self.setback.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which `segld` is asked, and when another one is.
 
 use super::*;
+use crate::problem::Fault;
 
 #[tokio::test]
 async fn the_least_busy_gets_the_request() {
@@ -38,6 +39,52 @@ async fn a_segld_that_leaves_or_cannot_use_the_key_is_avoided() {
     tokio::task::yield_now().await;
     assert_eq!(setup.sign("a-key").await.status, 200);
     assert_eq!((setup.one.asked().len(), setup.two.asked().len()), (2, 3), "busy, but its key is usable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segld_that_fails_fast_does_not_draw_the_traffic() {
+    let setup = setup().await;
+    setup.one.busy.store(9, Ordering::Relaxed);
+    let broken = || Deed::Fail(failure(Code::Internal, Signed::No, Retry::Elsewhere));
+    let asked = async |one: usize, two: usize| {
+        assert_eq!(setup.sign("a-key").await.status, 200);
+        assert_eq!((setup.one.asked().len(), setup.two.asked().len()), (one, two));
+    };
+    setup.two.will(broken());
+    asked(1, 1).await;
+    asked(2, 1).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    setup.two.will(broken());
+    asked(3, 2).await;
+    tokio::time::advance(Duration::from_millis(1_500)).await;
+    asked(4, 2).await;
+    tokio::time::advance(Duration::from_millis(500)).await;
+    asked(4, 3).await;
+    asked(4, 4).await;
+    let own = Failure { fault: Fault::Client, ..failure(Code::BadInput, Signed::No, Retry::Elsewhere) };
+    setup.two.will(Deed::Fail(own));
+    asked(5, 5).await;
+    asked(5, 6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_never_sent_goes_once_more_to_the_only_seglds_next_connection() {
+    let setup = setup().await;
+    let sign = || async { setup.send(post_as("s-token", "/v1/sign"), sign_body("a-key").to_string()).await };
+    let left = || Deed::Fail(Failure::not_sent("it leaves"));
+    setup.south.will(left());
+    assert_eq!(sign().await.status, 200);
+    assert_eq!(setup.south.asked().len(), 2);
+    setup.south.will(left());
+    setup.south.will(left());
+    sign().await.is_problem(Code::UpstreamUnavailable);
+    assert_eq!(setup.south.asked().len(), 4, "and no third time");
+    setup.south.will(Deed::Leave);
+    let began = Instant::now();
+    let got = sign().await;
+    got.is_problem(Code::UpstreamUnavailable);
+    assert_eq!((&got.body["signed"], setup.south.asked().len()), (&"no".into(), 5));
+    assert!(began.elapsed() <= Duration::from_secs(1), "a next connection is not waited for for long");
 }
 
 #[tokio::test]
