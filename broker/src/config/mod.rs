@@ -18,6 +18,9 @@ pub use reader::{At, Finding, Findings};
 use self::reader::{Section, Source};
 use crate::callers::{CertificateName, Operation, TokenHash};
 
+/// How long after a request's timeout its answer may still come, and be asked for again.
+const ANSWER_SLACK: Duration = Duration::from_secs(2);
+
 /// `segl-broker.toml`.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -194,10 +197,10 @@ impl Config {
                 findings.push(certificate.line, "[[caller]]: `certificate` needs [http] `client_ca`");
             }
         }
-        if self.idempotency.window <= self.http.request_timeout_max {
+        if self.idempotency.window <= self.http.request_timeout_max + ANSWER_SLACK {
             findings.push(
                 self.idempotency.line,
-                "[idempotency]: `window_s` must be longer than [http] `request_timeout_max_ms`: an answer must be kept until it is given",
+                "[idempotency]: `window_s` must be longer than [http] `request_timeout_max_ms` and 2 s more: an answer must be kept beyond the wait for it",
             );
         }
     }
@@ -332,7 +335,7 @@ impl Caller {
     fn read(mut section: Section<'_>) -> Option<Self> {
         let name = read_name(&mut section, "name", true);
         let tenant = section.required("tenant");
-        let tokens = section.parsed_list("bearer_sha256", "64 hexadecimal digits (see `segl-broker new-token`)");
+        let tokens = section.secret_list("bearer_sha256", "64 hexadecimal digits (see `segl-broker new-token`)");
         let certificates: Vec<_> = section.sections("certificate").into_iter().filter_map(read_certificate).collect();
         if !section.has("bearer_sha256") && !section.has("certificate") {
             section.note(section.line, "needs `bearer_sha256` or `certificate`: nobody could be this caller");

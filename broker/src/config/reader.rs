@@ -228,20 +228,31 @@ impl<'d> Section<'d> {
     /// Something that a string is parsed to.
     pub(super) fn parsed<T: std::str::FromStr>(&mut self, name: &'static str, expected: &str) -> Option<At<T>> {
         let text = self.string(name)?;
-        let parsed = self.parse(name, expected, &text);
+        let parsed = self.parse(name, expected, &text, true);
         parsed.map(|value| At { value, line: text.line })
     }
 
     /// A list of what strings are parsed to.
     pub(super) fn parsed_list<T: std::str::FromStr>(&mut self, name: &'static str, expected: &str) -> Vec<At<T>> {
-        let texts = self.strings(name);
-        texts.iter().filter_map(|text| Some(At { value: self.parse(name, expected, text)?, line: text.line })).collect()
+        self.list(name, expected, true)
     }
 
-    fn parse<T: std::str::FromStr>(&self, name: &str, expected: &str, text: &At<String>) -> Option<T> {
+    /// The same, but what is wrong is never repeated: it may be the secret itself, put there by mistake.
+    pub(super) fn secret_list<T: std::str::FromStr>(&mut self, name: &'static str, expected: &str) -> Vec<At<T>> {
+        self.list(name, expected, false)
+    }
+
+    fn list<T: std::str::FromStr>(&mut self, name: &'static str, expected: &str, repeat: bool) -> Vec<At<T>> {
+        let texts = self.strings(name);
+        let parse = |text: &At<String>| Some(At { value: self.parse(name, expected, text, repeat)?, line: text.line });
+        texts.iter().filter_map(parse).collect()
+    }
+
+    fn parse<T: std::str::FromStr>(&self, name: &str, expected: &str, text: &At<String>, repeat: bool) -> Option<T> {
         let parsed = text.parse().ok();
         if parsed.is_none() {
-            self.source.note(text.line, format!("{}: `{name}` must be {expected}, not `{}`", self.name, text.value));
+            let found = if repeat { format!(", not `{}`", text.value) } else { String::new() };
+            self.source.note(text.line, format!("{}: `{name}` must be {expected}{found}", self.name));
         }
         parsed
     }

@@ -98,9 +98,15 @@ fn every_mistake_is_told_with_its_line() {
     one("name = \"c\"", "name = \"æ\"", 15, "letters, digits");
     one("keys = [\"k\"]", "keys = [\"k\"]\ncertificate = [{ san = \"DNS:x\" }]", 19, "needs [http] `client_ca`");
     one("keys = [\"k\"]", "keys = [\"k\"]\ncertificate = [{ san = \"x\" }]", 19, "`san` must be");
-    one("[upstream]", "[idempotency]\nwindow_s = 30\n[upstream]", 5, "longer than");
+    one("[upstream]", "[idempotency]\nwindow_s = 32\n[upstream]", 5, "2 s more");
     let again = "[[segld]]\naddress = \"localhost:7443\"\nserver_name = \"x\"\nname = \"y\"\n[[tenant]]";
     one("[[tenant]]", again, 11, "stands twice, first in line 8");
+}
+
+#[test]
+fn a_token_in_the_place_of_its_hash_is_not_repeated() {
+    let findings = findings(&"0".repeat(64), "my-secret-token");
+    assert!(findings[0].1.contains("64 hexadecimal digits") && !findings[0].1.contains("my-secret"), "{findings:?}");
 }
 
 #[test]
