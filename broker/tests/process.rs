@@ -177,6 +177,9 @@ fn it_starts_without_a_segld_says_so_feeds_the_watchdog_and_leaves_in_peace() {
     let folder = Folder::new("token");
     let running = Running::start(&folder);
     assert_eq!(running.status("/healthz", ""), "HTTP/1.1 200 OK");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", running.child.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "no core dumps");
     assert_eq!(running.status("/readyz", ""), "HTTP/1.1 503 Service Unavailable");
     assert_eq!(running.status("/v1/keys", "token"), "HTTP/1.1 503 Service Unavailable");
     assert_eq!(running.status("/v1/keys", "other"), "HTTP/1.1 401 Unauthorized");
