@@ -2,8 +2,8 @@
 //!
 //! A key belongs to its caller and to the request it first came with. Its answer is kept for a window from the first
 //! request, and whoever comes while the first is being answered waits for the same answer. A definite failure (nothing
-//! signed) is not kept, so that it can be tried again; an unknown outcome is. Answers are never thrown out early: when
-//! there is no room, new keys are refused.
+//! signed) is not kept, so that it can be tried again; an unknown outcome is. Answers are never thrown out early, and
+//! no key before its answer came: when there is no room, new keys are refused. All of it lives in this process alone.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,8 +20,8 @@ use crate::problem::{Code, Problem, Retry, Signed};
 /// Longest key, in bytes: a UUID has 36.
 pub const KEY_MAX: usize = 128;
 
-/// What an entry weighs beside its answer, in bytes: key, caller, fingerprint, table.
-const ENTRY_BYTES: usize = 512;
+/// What an entry weighs beside its answer, in bytes: key, caller, fingerprint, reference, table.
+const ENTRY_BYTES: usize = 640;
 
 /// Ends of entries removed early are swept when they outnumber the others by this.
 const ENDS_SLACK: usize = 64;
@@ -57,6 +57,7 @@ struct Scope {
 struct Entry {
     number: u64,
     fingerprint: Fingerprint,
+    reference: Arc<str>,
     answer: watch::Receiver<Option<Settled>>,
     bytes: usize,
 }
@@ -85,6 +86,8 @@ impl Fingerprint {
 pub enum Answer {
     /// 200 and this JSON
     Success(Bytes),
+    /// 200 and this JSON, in which nothing was signed for certain
+    NothingSigned(Bytes),
     /// A problem
     Failure(Box<Problem>),
 }
@@ -93,13 +96,14 @@ impl Answer {
     fn is_kept(&self) -> bool {
         match self {
             Answer::Success(_) => true,
+            Answer::NothingSigned(_) => false,
             Answer::Failure(problem) => problem.signed == Signed::Unknown,
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Answer::Success(body) => body.len(),
+            Answer::Success(body) | Answer::NothingSigned(body) => body.len(),
             Answer::Failure(problem) => problem.detail.len(),
         }
     }
@@ -120,12 +124,17 @@ pub struct Ticket {
     store: Arc<Idempotency>,
     scope: Scope,
     number: u64,
+    reference: Arc<str>,
     sender: watch::Sender<Option<Settled>>,
 }
 
 /// The answer to the first request with this key.
 #[derive(Debug)]
-pub struct Earlier(watch::Receiver<Option<Settled>>);
+pub struct Earlier {
+    /// Under which the first request is recorded
+    pub reference: Arc<str>,
+    answer: watch::Receiver<Option<Settled>>,
+}
 
 impl Idempotency {
     /// Keeps answers for `window`, so many for each caller, so many bytes in all (exceeded at most by the answers
@@ -134,12 +143,23 @@ impl Idempotency {
         Arc::new(Self { window, entries_per_caller, bytes_max, kept: Mutex::default() })
     }
 
-    /// Looks a key up and, when it is new, takes it.
-    pub fn begin(self: &Arc<Self>, caller: &str, key: &str, fingerprint: Fingerprint) -> Result<Turn, Problem> {
+    /// How long an answer is kept.
+    pub fn window(&self) -> Duration {
+        self.window
+    }
+
+    /// Looks a key up and, when it is new, takes it for the request recorded under `reference`.
+    pub fn begin(
+        self: &Arc<Self>,
+        caller: &str,
+        key: &str,
+        fingerprint: Fingerprint,
+        reference: &str,
+    ) -> Result<Turn, Problem> {
         let scope = Scope { caller: caller.into(), key: key.into() };
         let now = Instant::now();
         let mut kept = self.lock();
-        kept.expire(now);
+        kept.expire(now, self.window);
         if let Some(entry) = kept.entries.get(&scope) {
             if entry.fingerprint != fingerprint {
                 return Err(Problem::new(
@@ -147,7 +167,7 @@ impl Idempotency {
                     "the key belongs to the request it first came with; a new request needs a new key",
                 ));
             }
-            return Ok(Turn::Again(Earlier(entry.answer.clone())));
+            return Ok(Turn::Again(Earlier { reference: entry.reference.clone(), answer: entry.answer.clone() }));
         }
         let until_room = || {
             let end = kept.ends.front().map_or(now, |(end, ..)| *end);
@@ -175,8 +195,10 @@ impl Idempotency {
         kept.bytes += ENTRY_BYTES;
         *kept.per_caller.entry(scope.caller.clone()).or_default() += 1;
         kept.ends.push_back((now + self.window, number, scope.clone()));
-        kept.entries.insert(scope.clone(), Entry { number, fingerprint, answer, bytes: ENTRY_BYTES });
-        Ok(Turn::First(Ticket { store: self.clone(), scope, number, sender }))
+        let reference: Arc<str> = reference.into();
+        let entry = Entry { number, fingerprint, reference: reference.clone(), answer, bytes: ENTRY_BYTES };
+        kept.entries.insert(scope.clone(), entry);
+        Ok(Turn::First(Ticket { store: self.clone(), scope, number, reference, sender }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -185,9 +207,15 @@ impl Idempotency {
 }
 
 impl Kept {
-    fn expire(&mut self, now: Instant) {
+    fn expire(&mut self, now: Instant, window: Duration) {
         while let Some((_, number, scope)) = self.ends.pop_front_if(|(end, ..)| *end <= now) {
-            self.remove(&scope, number);
+            let entry = self.entries.get(&scope).filter(|entry| entry.number == number);
+            if entry.is_some_and(|entry| entry.answer.borrow().is_none()) {
+                // Forgotten before its answer, the key would sign a second time: it gets another window.
+                self.ends.push_back((now + window, number, scope));
+            } else {
+                self.remove(&scope, number);
+            }
         }
     }
 
@@ -238,7 +266,7 @@ impl Drop for Ticket {
         if self.sender.borrow().is_none() {
             let detail = "the first request with this key ended without an answer";
             let problem = Problem { signed: Signed::Unknown, ..Problem::passing(Code::Internal, detail, None) };
-            self.settle(Arc::new(Answer::Failure(Box::new(problem))));
+            self.settle(Arc::new(Answer::Failure(Box::new(problem.with_reference(&*self.reference)))));
         }
     }
 }
@@ -246,7 +274,7 @@ impl Drop for Ticket {
 impl Earlier {
     /// Waits for it.
     pub async fn wait(mut self) -> Arc<Answer> {
-        match self.0.wait_for(Option::is_some).await {
+        match self.answer.wait_for(Option::is_some).await {
             Ok(answer) => answer.clone().expect("waited for an answer that is there"),
             Err(_) => unreachable!("a ticket answers before its sender is dropped"),
         }
@@ -282,14 +310,14 @@ mod tests {
     }
 
     fn first(store: &Arc<Idempotency>, caller: &str, key: &str) -> Ticket {
-        match store.begin(caller, key, fingerprint("body")) {
+        match store.begin(caller, key, fingerprint("body"), "r-1") {
             Ok(Turn::First(ticket)) => ticket,
             other => panic!("expected to be the first: {other:?}"),
         }
     }
 
     async fn again(store: &Arc<Idempotency>, key: &str) -> Answer {
-        match store.begin("a", key, fingerprint("body")) {
+        match store.begin("a", key, fingerprint("body"), "r-1") {
             Ok(Turn::Again(earlier)) => (*earlier.wait().await).clone(),
             other => panic!("expected to come again: {other:?}"),
         }
@@ -322,8 +350,8 @@ mod tests {
     async fn another_body_is_refused_and_another_caller_is_a_stranger() {
         let store = store();
         first(&store, "a", "k").answer(success());
-        assert_eq!(refusal(store.begin("a", "k", fingerprint("other"))), Code::IdempotencyMismatch);
-        assert_eq!(refusal(store.begin("a", "k", Fingerprint::new("keys", b"body"))), Code::IdempotencyMismatch);
+        assert_eq!(refusal(store.begin("a", "k", fingerprint("other"), "r-1")), Code::IdempotencyMismatch);
+        assert_eq!(refusal(store.begin("a", "k", Fingerprint::new("keys", b"body"), "r-1")), Code::IdempotencyMismatch);
         first(&store, "b", "k").answer(success());
     }
 
@@ -353,7 +381,18 @@ mod tests {
         let store = store();
         drop(first(&store, "a", "k"));
         let Answer::Failure(problem) = again(&store, "k").await else { panic!("nothing was signed") };
-        assert_eq!(problem.signed, Signed::Unknown);
+        assert_eq!((problem.signed, problem.reference.as_deref()), (Signed::Unknown, Some("r-1")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_without_an_answer_outlives_the_window() {
+        let store = store();
+        let ticket = first(&store, "a", "k");
+        tokio::time::advance(WINDOW * 3).await;
+        let (answer, _) = tokio::join!(again(&store, "k"), async { ticket.answer(success()) });
+        assert_eq!(answer, success());
+        tokio::time::advance(WINDOW).await;
+        first(&store, "a", "k").answer(success());
     }
 
     #[tokio::test(start_paused = true)]
@@ -361,7 +400,7 @@ mod tests {
         let store = store();
         first(&store, "a", "1").answer(success());
         first(&store, "a", "2").answer(success());
-        let problem = store.begin("a", "3", fingerprint("body")).expect_err("full");
+        let problem = store.begin("a", "3", fingerprint("body"), "r-1").expect_err("full");
         assert_eq!((problem.code, problem.retry_after_ms), (Code::IdempotencyFull, Some(600_000)));
         first(&store, "b", "3").answer(success());
         assert_eq!(again(&store, "1").await, success());
@@ -373,7 +412,7 @@ mod tests {
     async fn bytes_are_limited_too_and_given_back() {
         let store = Idempotency::new(WINDOW, 100, ENTRY_BYTES * 2);
         let (one, two) = (first(&store, "a", "1"), first(&store, "a", "2"));
-        assert_eq!(refusal(store.begin("a", "3", fingerprint("body"))), Code::IdempotencyUnavailable);
+        assert_eq!(refusal(store.begin("a", "3", fingerprint("body"), "r-1")), Code::IdempotencyUnavailable);
         for ticket in [one, two] {
             ticket.answer(Answer::Failure(Box::new(Problem::new(Code::Overloaded, "full"))));
         }

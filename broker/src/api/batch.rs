@@ -12,6 +12,7 @@ use segl_wire as wire;
 use super::{Broker, Call, Common, body, to_json, types};
 use crate::{
     callers::Operation,
+    idempotency::Answer,
     metrics,
     problem::{Code, Problem, Signed},
 };
@@ -53,11 +54,13 @@ pub(super) async fn sign_batch(State(broker): State<Arc<Broker>>, request: Reque
         let items = items(&asked, broker.limits.batch_max)?;
         let tenant = admitted.tenant()?;
         let (caller, began) = (admitted.caller.clone(), admitted.began);
+        let reference = ask.context.reference.as_deref().unwrap_or_default().to_owned();
         let call = Call {
             operation: Operation::SignBatch,
             caller: &admitted.caller,
             headers: &head.headers,
             body: &bytes,
+            reference: &reference,
             deadline: ask.deadline,
         };
         let work = async move {
@@ -83,9 +86,10 @@ pub(super) async fn sign_batch(State(broker): State<Arc<Broker>>, request: Reque
                 metrics::signatures(&caller.name, name, count);
             }
             if let Some(problem) = common_problem(&answers) {
-                return Err(problem.with_reference(reference));
+                return Answer::Failure(Box::new(problem.with_reference(reference)));
             }
-            Ok(to_json(&types::SignBatchAnswer {
+            let answer = if answers.iter().all(certainly_failed) { Answer::NothingSigned } else { Answer::Success };
+            answer(to_json(&types::SignBatchAnswer {
                 key: ask.key.clone(),
                 algorithm: ask.algorithm.clone(),
                 reference: reference.to_owned(),
@@ -114,6 +118,10 @@ fn items(asked: &types::SignBatchRequest, batch_max: usize) -> Result<Vec<wire::
         })
     });
     items.collect()
+}
+
+fn certainly_failed(answer: &types::BatchAnswer) -> bool {
+    matches!(answer, types::BatchAnswer::Failed { problem } if problem.signed == Signed::No)
 }
 
 /// The problem of all, when nothing was signed for certain and the code is the same everywhere.

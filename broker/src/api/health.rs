@@ -17,7 +17,7 @@ use crate::metrics as counters;
 /// Whether requests can be served.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
-    /// Every tenant has a `segld`, and the broker is not leaving
+    /// Some tenant has a `segld`, and the broker is not leaving
     ready: bool,
     /// It is leaving
     draining: bool,
@@ -55,7 +55,7 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether requests can be served: every tenant has a `segld` that it can reach.
+/// Whether requests can be served: some tenant has a `segld` that it can reach.
 #[utoipa::path(get, path = "/readyz", tag = "health", operation_id = "readyz",
     responses(
         (status = 200, description = "They can", body = Readiness),
@@ -101,7 +101,7 @@ pub(super) async fn metrics(State(broker): State<Arc<Broker>>) -> Response {
 }
 
 fn is_ready(broker: &Broker) -> bool {
-    !broker.is_draining() && broker.snapshot.load().tenants.values().all(|tenant| tenant.is_ready())
+    !broker.is_draining() && broker.snapshot.load().tenants.values().any(|tenant| tenant.is_ready())
 }
 
 fn status(ready: bool) -> StatusCode {

@@ -35,7 +35,7 @@ pub(super) async fn keys(State(broker): State<Arc<Broker>>, request: Request) ->
         };
         let granted = keys.iter().filter(|(name, _)| admitted.caller.may_use(name));
         let keys = granted.filter_map(|(_, seen)| answer(seen)).collect();
-        Ok(json(to_json(&types::KeysAnswer { keys }), false))
+        Ok(json(to_json(&types::KeysAnswer { keys })))
     };
     broker.answer(request, Operation::Keys, work).await
 }

@@ -203,42 +203,39 @@ impl Broker {
     /// Runs `work` once for each Idempotency-Key; without one, every time.
     async fn once<F>(&self, call: Call<'_>, work: F) -> Result<Response, Problem>
     where
-        F: Future<Output = Result<Bytes, Problem>> + Send + 'static,
+        F: Future<Output = Answer> + Send + 'static,
     {
         let once = |Repeated| Problem::new(Code::BadIdempotencyKey, "a request has one Idempotency-Key at most");
         let Some(key) = only(call.headers, &IDEMPOTENCY_KEY).map_err(once)? else {
-            return work.await.map(|body| json(body, false));
+            return Ok(shown(&work.await, false));
         };
         let key = idempotency::parse_key(key.as_bytes())?;
         let fingerprint = Fingerprint::new(call.operation.name(), call.body);
-        let (answer, replayed) = match self.idempotency.begin(&call.caller.name, key, fingerprint)? {
+        let (answer, replayed) = match self.idempotency.begin(&call.caller.name, key, fingerprint, call.reference)? {
             Turn::First(ticket) => {
                 // A task of its own: the answer is owed to whoever asks again, even if this connection breaks.
-                let task = tokio::spawn(async move {
-                    let answer = work.await.map_or_else(|problem| Answer::Failure(Box::new(problem)), Answer::Success);
-                    ticket.answer(answer)
-                });
-                let lost =
-                    |_| Problem { signed: Signed::Unknown, ..Problem::passing(Code::Internal, "it broke", None) };
+                let task = tokio::spawn(async move { ticket.answer(work.await) });
+                let lost = |_| {
+                    let broke = Problem::passing(Code::Internal, "it broke", None).with_reference(call.reference);
+                    Problem { signed: Signed::Unknown, ..broke }
+                };
                 (task.await.map_err(lost)?, false)
             }
             Turn::Again(earlier) => {
                 metrics::replayed();
+                let reference = earlier.reference.clone();
                 let waited = tokio::time::timeout_at(call.deadline, earlier.wait()).await;
                 let detail = "ask again with the same key: its answer is still to come";
                 let pending = Problem {
                     signed: Signed::Unknown,
                     retry: Retry::Here,
                     retry_after_ms: Some(1_000),
-                    ..Problem::new(Code::IdempotencyInProgress, detail)
+                    ..Problem::new(Code::IdempotencyInProgress, detail).with_reference(&*reference)
                 };
                 (waited.map_err(|_| pending)?, true)
             }
         };
-        match &*answer {
-            Answer::Success(body) => Ok(json(body.clone(), replayed)),
-            Answer::Failure(problem) => Err(Problem::clone(problem)),
-        }
+        Ok(shown(&answer, replayed))
     }
 
     /// When the caller stops waiting.
@@ -258,6 +255,8 @@ struct Call<'a> {
     caller: &'a Caller,
     headers: &'a HeaderMap,
     body: &'a [u8],
+    /// Under which it is recorded
+    reference: &'a str,
     deadline: Instant,
 }
 
@@ -321,14 +320,23 @@ fn new_reference() -> Result<String, Problem> {
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn json(body: Bytes, replayed: bool) -> Response {
+/// An answer as HTTP.
+fn shown(answer: &Answer, replayed: bool) -> Response {
+    let mut response = match answer {
+        Answer::Success(body) | Answer::NothingSigned(body) => json(body.clone()),
+        Answer::Failure(problem) => Problem::clone(problem).into_response(),
+    };
+    if replayed {
+        response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn json(body: Bytes) -> Response {
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if replayed {
-        headers.insert(&REPLAYED, HeaderValue::from_static("true"));
-    }
     response
 }
 

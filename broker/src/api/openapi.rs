@@ -1,9 +1,9 @@
 //! The OpenAPI document, made from the code, and a page that shows it.
 
-use std::sync::LazyLock;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::Bytes,
+    extract::State,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -12,7 +12,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{batch, health, json, keys, sign};
+use super::{Broker, batch, health, json, keys, sign, to_json};
 use crate::problem::Code;
 
 #[derive(OpenApi)]
@@ -61,13 +61,25 @@ pub fn document() -> utoipa::openapi::OpenApi {
     Api::openapi()
 }
 
+/// What the window, as configured, and `unknown` mean for a caller.
+fn asking_again(window: Duration) -> String {
+    format!(
+        "\nThis broker keeps the answer to a request with an `Idempotency-Key` for {} s from the first request. Answers \
+        live in one broker process: they are lost when it restarts, and other brokers do not know them. `signed` = \
+        `unknown` means that a signature may exist which nobody will see; the same key gives the same answer. Where a \
+        second signature does no harm, ask with a new key; where it binds somebody, look up the `reference` in \
+        segld's journal first.\n",
+        window.as_secs()
+    )
+}
+
 /// The OpenAPI document.
 #[utoipa::path(get, path = "/openapi.json", tag = "documentation", operation_id = "openapi",
     responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json")))]
-pub(super) async fn openapi() -> Response {
-    static JSON: LazyLock<Bytes> =
-        LazyLock::new(|| document().to_json().expect("the document has string keys only and serialises").into());
-    json(JSON.clone(), false)
+pub(super) async fn openapi(State(broker): State<Arc<Broker>>) -> Response {
+    let mut document = document();
+    document.info.description.get_or_insert_default().push_str(&asking_again(broker.idempotency.window()));
+    json(to_json(&document))
 }
 
 /// A page that shows the OpenAPI document; it loads nothing from elsewhere.

@@ -9,7 +9,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{Broker, Call, Common, body, to_json, types};
-use crate::{callers::Operation, metrics, problem::Problem};
+use crate::{callers::Operation, idempotency::Answer, metrics, problem::Problem};
 
 /// Sign one digest or one bounded message.
 #[utoipa::path(
@@ -19,8 +19,9 @@ use crate::{callers::Operation, metrics, problem::Problem};
     operation_id = "sign",
     request_body = types::SignRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send the request again: \
-        the same key with the same body gets the same answer within the broker's window. A definite failure \
-        (`signed` is `no`) is not kept.", max_length = 128)),
+        the same key with the same body gets the same answer within the broker's window, marked \
+        `Idempotency-Replayed: true`. A definite failure (`signed` is `no`) is not kept. Answers live in the memory of \
+        one broker process.", max_length = 128)),
     responses(
         (status = 200, description = "The signature", body = types::SignAnswer),
         (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
@@ -46,11 +47,13 @@ pub(super) async fn sign(State(broker): State<Arc<Broker>>, request: Request) ->
         let payload = types::payload(&asked.algorithm, asked.digest.as_deref(), asked.message.as_deref(), "#")?;
         let tenant = admitted.tenant()?;
         let (caller, began) = (admitted.caller.clone(), admitted.began);
+        let reference = ask.context.reference.as_deref().unwrap_or_default().to_owned();
         let call = Call {
             operation: Operation::Sign,
             caller: &admitted.caller,
             headers: &head.headers,
             body: &bytes,
+            reference: &reference,
             deadline: ask.deadline,
         };
         let work = async move {
@@ -60,7 +63,7 @@ pub(super) async fn sign(State(broker): State<Arc<Broker>>, request: Request) ->
             match outcome.result {
                 Ok(signature) => {
                     metrics::signatures(&caller.name, "signed", 1);
-                    Ok(to_json(&types::SignAnswer {
+                    Answer::Success(to_json(&types::SignAnswer {
                         signature: STANDARD.encode(&signature.bytes),
                         key: ask.key.clone(),
                         algorithm: ask.algorithm.clone(),
@@ -70,7 +73,7 @@ pub(super) async fn sign(State(broker): State<Arc<Broker>>, request: Request) ->
                 }
                 Err(failure) => {
                     metrics::signatures(&caller.name, failure.code.name(), 1);
-                    Err(failure.into_problem(reference))
+                    Answer::Failure(Box::new(failure.into_problem(reference)))
                 }
             }
         };

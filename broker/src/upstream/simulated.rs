@@ -23,6 +23,8 @@ pub(crate) enum Deed {
     Leave,
     /// These items of a batch fail
     FailItems(Vec<usize>, Failure),
+    /// Each item of a batch fails in its own way
+    FailEach(Vec<Failure>),
     /// It waits, then signs
     Hold(Arc<Notify>),
     Never,
@@ -93,6 +95,7 @@ impl SimulatedSegld {
                 return Err(Failure::not_sent("it leaves"));
             }
             Some(Deed::FailItems(items, failure)) => items.iter().for_each(|at| answers[*at] = Err(failure.clone())),
+            Some(Deed::FailEach(failures)) => answers = failures.into_iter().map(Err).collect(),
             Some(Deed::Hold(until)) => until.notified().await,
             Some(Deed::Never) => std::future::pending().await,
         }

@@ -53,6 +53,8 @@ async fn an_answer_that_is_still_to_come_is_a_conflict() {
         } => {
             got.is_problem(Code::IdempotencyInProgress);
             assert_eq!(got.body["signed"], "unknown");
+            let asked = [setup.one.asked(), setup.two.asked()].concat();
+            assert_eq!(got.body["reference"], asked[0].context.reference.as_deref().unwrap(), "the first one's");
         }
     }
 }
@@ -74,7 +76,24 @@ async fn an_unknown_outcome_is_kept_and_never_signed_again() {
     let first = setup.sign_once("k", sign_body("a-key")).await;
     first.is_problem(Code::AnswerLost);
     let second = setup.sign_once("k", sign_body("a-key")).await;
+    assert!(first.headers.get("idempotency-replayed").is_none());
+    assert_eq!(second.headers["idempotency-replayed"], "true");
     assert_eq!((first.body, setup.asked_in_all()), (second.body, 1));
+}
+
+#[tokio::test]
+async fn a_batch_is_kept_only_if_something_was_or_may_have_been_signed() {
+    for (signed, then) in [(Signed::No, 2), (Signed::Unknown, 0)] {
+        let setup = setup().await;
+        setup.one.busy.store(1, Ordering::Relaxed);
+        let one = failure(Code::BadInput, signed, Retry::Never);
+        setup.two.will(Deed::FailEach(vec![one, failure(Code::Expired, Signed::No, Retry::Never)]));
+        for expected in [0, then] {
+            let request = post_as("n-token", "/v1/sign-batch").header("idempotency-key", "k");
+            let got = setup.send(request, batch_body(2).to_string()).await;
+            assert_eq!((got.status, &got.body["signed"]), (200, &expected.into()), "{}", got.body);
+        }
+    }
 }
 
 #[tokio::test]

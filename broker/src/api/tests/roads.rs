@@ -128,6 +128,7 @@ async fn without_a_segld_the_answer_comes_soon_and_says_that_nothing_was_signed(
     got.is_problem(Code::UpstreamUnavailable);
     assert_eq!((&got.body["signed"], &got.headers["retry-after"]), (&"no".into(), &"1".parse().unwrap()));
     setup.send(get_as("n-token", "/v1/keys"), "").await.is_problem(Code::UpstreamUnavailable);
+    setup.south.set_ready(false);
     let ready = setup.send(Request::get("/readyz"), "").await;
     assert_eq!((ready.status, ready.body), (503, json!({"ready": false, "draining": false})));
 }
