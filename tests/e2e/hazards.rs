@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    process::Command,
     sync::Arc,
 };
 
@@ -235,4 +236,26 @@ fn what_a_tenant_has_in_flight_is_bounded_over_its_connections_and_no_other_tena
     assert_eq!((signed, refused), (10, vec![]));
     until("nothing is in flight", || room.metric("segl_tenant_in_flight", &[]) == 0.0);
     sound(&mut connect(&room.site, 0));
+}
+
+/// io_uring_setup denied fails at once; io_uring_enter denied alone would wait for ever.
+#[test]
+fn where_the_kernel_denies_io_uring_segld_says_so_and_runs_on_epoll() {
+    const SETUP_AND_ENTER: [(u32, &str); 2] = [(425, "Operation not permitted"), (426, "a no-op did not come back")];
+    for (number, why) in SETUP_AND_ENTER {
+        let (site, dir) = site(Token::Embedded);
+        site.write().unwrap();
+        let deny = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/deny_syscall.py");
+        let segld = site.segld_command();
+        let mut command = Command::new("python3");
+        command.arg(deny).arg(number.to_string()).arg(segld.get_program()).args(segld.get_args());
+        let mut segld = Service::start(command, &site.dir, "segld").unwrap();
+        segld.ready(SOON).unwrap();
+        let room = Room::around(site, segld, dir);
+        until("it says so", || {
+            let log = room.segld.log();
+            log.contains("IO_URING IS NOT AVAILABLE HERE") && log.contains(why) && log.contains("io=\"epoll\"")
+        });
+        sound(&mut connect(&room.site, 0));
+    }
 }
