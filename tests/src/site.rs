@@ -354,11 +354,12 @@ server_name = "localhost"
 }
 
 /// Waits until a daemon's `/readyz` says that keys sign: READY=1 says only that it serves, and a token may take longer.
+/// A broker is ready when some tenant is; here all of them are waited for.
 pub fn await_keys(admin: &Http) -> Result<()> {
     let deadline = Instant::now() + READY;
     loop {
         let answer = admin.get("/readyz").map_err(|error| error.to_string());
-        if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
+        if answer.as_ref().is_ok_and(|answer| answer.status == 200 && every_tenant_is_ready(&answer.json)) {
             return Ok(());
         }
         if Instant::now() > deadline {
@@ -367,6 +368,11 @@ pub fn await_keys(admin: &Http) -> Result<()> {
         // Nothing tells when a key becomes able to sign but asking again.
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// In a broker's answer to its operator; segld's says nothing of tenants.
+fn every_tenant_is_ready(answer: &serde_json::Value) -> bool {
+    answer["tenants"].as_array().into_iter().flatten().all(|tenant| tenant["ready"] == true)
 }
 
 fn keys_of(tenant: &str) -> Vec<&'static str> {
