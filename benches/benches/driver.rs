@@ -27,6 +27,10 @@ impl Token for NoOpToken {
     fn open(&self) -> Result<Box<dyn Session>> {
         Ok(Box::new(NoOpSession))
     }
+
+    fn reinitialise(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Session for NoOpSession {
@@ -41,6 +45,10 @@ impl Session for NoOpSession {
     }
 
     fn presence(&mut self, _: KeyId) -> Result<()> {
+        Ok(())
+    }
+
+    fn keep_alive(&mut self) -> Result<()> {
         Ok(())
     }
 

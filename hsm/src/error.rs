@@ -107,6 +107,8 @@ pub enum Kind {
     Overloaded,
     /// The answer makes no sense (a length that can not be)
     Nonsense,
+    /// The token gave a signature that its own public key refuses; nobody gets to see it
+    WrongSignature,
     /// Everything else
     Other,
 }
@@ -129,9 +131,37 @@ impl Kind {
             Kind::Device => (Fault::Token, Signed::No, Retry::Elsewhere, Rung::Token),
             // It answered, so it did something with the key.
             Kind::Nonsense => (Fault::Token, Signed::Unknown, Retry::Elsewhere, Rung::Session),
+            // What came is no signature of anything, so another may be made. But what a token gives that computes
+            // wrongly is worth nothing until somebody has looked at it; with RSA it may even give the key away.
+            Kind::WrongSignature => (Fault::Token, Signed::No, Retry::Elsewhere, Rung::Operator),
             Kind::Other => (Fault::Token, Signed::No, Retry::Elsewhere, Rung::Session),
         };
         Verdict { fault, signed, retry, rung }
+    }
+
+    /// The name used in the journal and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Module => "module",
+            Kind::TokenAbsent => "token-absent",
+            Kind::Session => "session",
+            Kind::SessionCount => "session-count",
+            Kind::NotLoggedIn => "not-logged-in",
+            Kind::PinIncorrect => "pin-incorrect",
+            Kind::PinLocked => "pin-locked",
+            Kind::PinHeldBack => "pin-held-back",
+            Kind::PinUnavailable => "pin-unavailable",
+            Kind::KeyMissing => "key-missing",
+            Kind::KeyHandle => "key-handle",
+            Kind::KeyUnusable => "key-unusable",
+            Kind::AlgorithmUnsupported => "algorithm-unsupported",
+            Kind::InputRefused => "input-refused",
+            Kind::Device => "device",
+            Kind::Overloaded => "overloaded",
+            Kind::Nonsense => "nonsense",
+            Kind::WrongSignature => "wrong-signature",
+            Kind::Other => "other",
+        }
     }
 }
 
@@ -143,12 +173,19 @@ pub struct Error {
     context: &'static str,
     detail: Cow<'static, str>,
     verdict: Verdict,
+    code: Option<&'static str>,
 }
 
 impl Error {
     /// An error with its verdict. `context` is the call or step (`C_Sign`), `detail` what happened, free of secrets.
     pub fn new(kind: Kind, verdict: Verdict, context: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Error { kind, context, detail: detail.into(), verdict }
+        Error { kind, context, detail: detail.into(), verdict, code: None }
+    }
+
+    /// The same with the name that the module's own language has for it (`CKR_DEVICE_ERROR`).
+    #[must_use]
+    pub fn with_code(self, code: &'static str) -> Self {
+        Error { code: Some(code), ..self }
     }
 
     /// An error with the verdict its kind has by itself, [`Kind::verdict`].
@@ -159,6 +196,11 @@ impl Error {
     /// Its cause.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The shortest exact name of what happened: the module's own (`CKR_DEVICE_ERROR`), else that of the kind.
+    pub fn code(&self) -> &'static str {
+        self.code.unwrap_or(self.kind.name())
     }
 
     /// What is known about it.

@@ -22,6 +22,8 @@ pub mod pkcs11;
 pub mod spki;
 mod token;
 #[cfg(feature = "verify")]
+pub mod verified;
+#[cfg(feature = "verify")]
 pub mod verify;
 
 pub use algorithm::{Algorithm, Digest, UnknownAlgorithm};

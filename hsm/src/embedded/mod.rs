@@ -91,6 +91,11 @@ impl Token for EmbeddedToken {
     fn open(&self) -> Result<Box<dyn Session>> {
         Ok(Box::new(EmbeddedSession { shared: self.shared.clone(), cached: BTreeMap::new() }))
     }
+
+    /// There is no module behind it.
+    fn reinitialise(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Shared {
@@ -155,6 +160,11 @@ impl Session for EmbeddedSession {
             Some(locator) if self.shared.directory.holds(&locator)? => Ok(()),
             _ => Err(Error::of(Kind::KeyMissing, "presence", "the key's file is gone")),
         }
+    }
+
+    /// Nothing of it can go away.
+    fn keep_alive(&mut self) -> Result<()> {
+        Ok(())
     }
 
     fn close(self: Box<Self>) -> Result<()> {

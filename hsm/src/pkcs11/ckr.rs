@@ -156,7 +156,7 @@ const TABLE: &[Row] = table! {
 /// Vendors' own codes and what is in no standard: no telling what happened.
 const OTHER: Row = Row {
     code: CKR_VENDOR_DEFINED,
-    name: "a vendor's own code",
+    name: "CKR_VENDOR_DEFINED",
     kind: Kind::Device,
     fault: TOKEN,
     after_sign: Unknown,
@@ -173,7 +173,7 @@ fn row(code: CK_RV) -> &'static Row {
 pub(super) fn beside_sign(context: &'static str, code: CK_RV) -> Error {
     let row = row(code);
     let verdict = Verdict { fault: row.fault, signed: No, retry: row.retry, rung: row.rung };
-    Error::new(row.kind, verdict, context, describe(row, code))
+    Error::new(row.kind, verdict, context, describe(row, code)).with_code(row.name)
 }
 
 /// C_Sign failed.
@@ -181,7 +181,7 @@ pub(super) fn in_sign(code: CK_RV) -> Error {
     let row = row(code);
     let rung = row.rung.max(Rung::Session);
     let verdict = Verdict { fault: row.fault, signed: row.after_sign, retry: row.retry, rung };
-    Error::new(row.kind, verdict, "C_Sign", describe(row, code))
+    Error::new(row.kind, verdict, "C_Sign", describe(row, code)).with_code(row.name)
 }
 
 fn describe(row: &Row, code: CK_RV) -> String {

@@ -15,7 +15,7 @@ use super::{
     Uri, ckr,
     keys::FoundKey,
     mechanism::Mechanisms,
-    module::{Module, OpenSession},
+    module::{Module, OpenSession, Role},
 };
 use crate::{Error, Fault, KeyId, Kind, Result, Verdict};
 
@@ -24,6 +24,8 @@ pub(super) struct Generation {
     pub(super) slot: Slot,
     pub(super) identity: Identity,
     pub(super) mechanisms: Mechanisms,
+    /// The module's world that the handles are of.
+    world: u64,
     /// Its handles are not to be trusted any more.
     given_up: AtomicBool,
     /// C_Login was done, or found done, in this generation. Written by the one that holds the login's lock.
@@ -52,16 +54,18 @@ pub(super) struct Identity {
 impl Generation {
     /// Finds the token.
     pub(super) fn begin(module: &Module, token: &Uri) -> Result<Generation> {
+        let world = module.world();
         let (slot, info) = find(module, token)?;
         let list = module.context().get_mechanism_list(slot);
         let mechanisms = Mechanisms::new(&list.map_err(|error| ckr::from_cryptoki("C_GetMechanismList", error))?);
         // Where there is one session in all it is better used.
         let room = !matches!(info.max_session_count(), Limit::Max(..=1));
-        let anchor = if room { Some(module.open_session(slot)?) } else { None };
+        let anchor = if room { Some(module.open_session(slot, Role::Anchor)?) } else { None };
         Ok(Generation {
             slot,
             identity: Identity::new(&info),
             mechanisms,
+            world,
             given_up: AtomicBool::new(false),
             logged_in: AtomicBool::new(false),
             keys: Mutex::default(),
@@ -70,8 +74,9 @@ impl Generation {
         })
     }
 
-    pub(super) fn is_given_up(&self) -> bool {
-        self.given_up.load(Ordering::Acquire)
+    /// Whether its handles are worth nothing: an error has said so, or the module was initialised anew.
+    pub(super) fn is_given_up(&self, module: &Module) -> bool {
+        self.given_up.load(Ordering::Acquire) || self.world != module.world()
     }
 
     pub(super) fn give_up(&self) {
@@ -96,11 +101,11 @@ impl Generation {
 
     /// Opens a session. The module's `opening` is held, as for the next ones.
     pub(super) fn open_session(&self, module: &Module) -> Result<OpenSession> {
-        let mut opened = module.open_session(self.slot);
+        let mut opened = module.open_session(self.slot, Role::Signs);
         // The anchor may have had the last session that others left us: it is better used.
         if self.sessions() == 0 && opened.as_ref().is_err_and(|error| error.kind() == Kind::SessionCount) {
             self.end(module);
-            opened = module.open_session(self.slot);
+            opened = module.open_session(self.slot, Role::Signs);
         }
         let opened = opened?;
         self.sessions.fetch_add(1, Ordering::Relaxed);

@@ -1,20 +1,26 @@
-//! A PKCS#11 module: loaded once per process, whoever asks, and initialised once, by the first who uses it.
+//! A PKCS#11 module: loaded once per process, whoever asks, and initialised once, by the first who uses it; anew only
+//! by [`Module::reinitialise`], which begins another *world*: no handle of an earlier one is used or closed in it.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    error::Error as CryptokiError,
     session::Session,
     slot::Slot,
 };
-use cryptoki_sys::CK_SESSION_HANDLE;
+use cryptoki_sys::{CK_SESSION_HANDLE, CKR_CRYPTOKI_NOT_INITIALIZED};
 
 use super::{ckr, fast::FastPath};
-use crate::{Error, Kind, ModuleId, Result, Retry, Rung, Signed, Verdict};
+use crate::{Error, Fault, Kind, ModuleId, Result, Retry, Rung, Signed, Verdict};
 
 /// A PKCS#11 module, loaded.
 #[derive(Debug)]
@@ -24,9 +30,16 @@ pub struct Module {
     context: Pkcs11,
     fast: FastPath,
     initialised: Mutex<Initialised>,
-    opening: Mutex<()>,
+    /// Goes up with every C_Finalize
+    world: AtomicU64,
+    opening: Turn,
     sessions: Mutex<Sessions>,
 }
+
+/// How long an open waits for one that is under way. A C_OpenSession takes milliseconds; one that takes longer may
+/// never return, and then whoever stood behind it would be stuck as well. Shorter than the pool's patience with a
+/// call (`stuck_after`), which is a second at least.
+const OPENING_WAIT: Duration = Duration::from_millis(800);
 
 /// What came of C_Initialize, which must not be called a second time once it has succeeded.
 #[derive(Debug)]
@@ -42,14 +55,29 @@ enum Initialised {
 #[derive(Debug, Default)]
 struct Sessions {
     opened: u64,
-    holders: BTreeMap<CK_SESSION_HANDLE, u64>,
+    holders: BTreeMap<CK_SESSION_HANDLE, Holder>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Holder {
+    number: u64,
+    role: Role,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// To sign: a thread may be in a call with it
+    Signs,
+    /// To keep the login: nobody ever makes a call with it
+    Anchor,
 }
 
 /// A session that is open at the token until [`Module::close_session`]; dropping it does not close it.
 #[derive(Debug)]
 pub(super) struct OpenSession {
     session: Session,
-    holder: u64,
+    holder: Holder,
 }
 
 impl std::ops::Deref for OpenSession {
@@ -93,7 +121,8 @@ impl Module {
             context,
             fast,
             initialised: Mutex::new(Initialised::NotYet),
-            opening: Mutex::default(),
+            world: AtomicU64::new(0),
+            opening: Turn::default(),
             sessions: Mutex::default(),
         });
         loaded.insert(path, module.clone());
@@ -115,13 +144,62 @@ impl Module {
     pub(super) fn initialise(&self) -> Result<()> {
         let mut initialised = self.initialised.lock().unwrap_or_else(PoisonError::into_inner);
         match &*initialised {
-            Initialised::Yes => return Ok(()),
-            Initialised::InVain(error) => return Err(error.clone()),
-            Initialised::NotYet => {}
+            Initialised::Yes => Ok(()),
+            Initialised::InVain(error) => Err(error.clone()),
+            Initialised::NotYet => self.initialise_now(&mut initialised).map_err(|error| self.not_initialised(error)),
         }
+    }
+
+    /// C_Finalize and C_Initialize: the last thing there is to try with a module short of a new process, for the
+    /// device that no session can be had of any more, and the token that is only seen by who looks anew. It ends every
+    /// token's sessions and login, so nobody may be inside the module: it is refused while any session is open but the
+    /// anchors, or one is being opened or closed.
+    ///
+    /// # Errors
+    /// When it is refused, and nothing has changed; or as C_Initialize does, and then the next open tries that again.
+    pub(super) fn reinitialise(&self) -> Result<()> {
+        let refuse = |why: &str| {
+            let verdict = Verdict { fault: Fault::Segl, rung: Rung::None, ..Kind::Module.verdict() };
+            Error::new(Kind::Module, verdict, "C_Finalize", format!("{}: {why}", self.path.display()))
+        };
+        let Some(_one) = self.opening.begin(Duration::ZERO) else {
+            return Err(refuse("a session is being opened or closed"));
+        };
+        let mut initialised = self.initialised.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Initialised::InVain(error) = &*initialised {
+            return Err(error.clone());
+        }
+        if self.sessions().holders.values().any(|holder| holder.role == Role::Signs) {
+            return Err(refuse("sessions are open"));
+        }
+        let finalised = self.context.clone().finalize();
+        let finalised = match finalised {
+            Err(CryptokiError::Pkcs11(rv, _)) if ckr::code_of(rv) == CKR_CRYPTOKI_NOT_INITIALIZED => Ok(()),
+            other => other.map_err(|error| ckr::from_cryptoki("C_Finalize", error)),
+        };
+        *initialised = Initialised::NotYet;
+        let begun = match self.initialise_now(&mut initialised) {
+            // It did not end, so it goes on: the anchors with it.
+            Err(error) if finalised.is_err() && error.code() == ALREADY_INITIALISED => {
+                *initialised = Initialised::Yes;
+                return finalised.map_err(|error| self.not_initialised(error));
+            }
+            begun => begun,
+        };
+        self.world.fetch_add(1, Ordering::AcqRel);
+        self.sessions().holders.clear();
+        begun.map_err(|error| self.not_initialised(error))
+    }
+
+    /// Counts the worlds: whoever holds handles of another one holds nothing.
+    pub(super) fn world(&self) -> u64 {
+        self.world.load(Ordering::Acquire)
+    }
+
+    fn initialise_now(&self, initialised: &mut Initialised) -> Result<()> {
         self.context
             .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
-            .map_err(|error| self.not_initialised(ckr::from_cryptoki("C_Initialize", error)))?;
+            .map_err(|error| ckr::from_cryptoki("C_Initialize", error))?;
         // Signing goes by a function list of its own, which must be one of this very library: the file could have
         // been exchanged between the two times it was opened, and then C_Initialize was said to another.
         if let Err(why) = self.fast.check_initialised() {
@@ -146,8 +224,20 @@ impl Module {
     /// Held through C_OpenSession and C_CloseSession of all the module's tokens, and while a new generation is begun:
     /// it is what makes them one after the other. Handle numbers are the module's, so a late close could hit a
     /// session of another token. Signing never waits for it.
-    pub(super) fn opening(&self) -> MutexGuard<'_, ()> {
-        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    ///
+    /// # Errors
+    /// When somebody else has been at it for too long: the module may be stuck in his call.
+    pub(super) fn opening(&self) -> Result<TurnGuard<'_>> {
+        self.opening.begin(OPENING_WAIT).ok_or_else(|| {
+            let verdict = Verdict { rung: Rung::Session, ..Kind::Overloaded.verdict() };
+            let detail = format!("{}: another session is being opened or closed for too long", self.path.display());
+            Error::new(Kind::Overloaded, verdict, "C_OpenSession", detail)
+        })
+    }
+
+    /// The same for a close, which has to come in any case and waits.
+    pub(super) fn closing(&self) -> TurnGuard<'_> {
+        self.opening.await_turn()
     }
 
     pub(super) fn context(&self) -> &Pkcs11 {
@@ -155,17 +245,17 @@ impl Module {
     }
 
     /// C_OpenSession, read-only: nothing is written to a token.
-    pub(super) fn open_session(&self, slot: Slot) -> Result<OpenSession> {
+    pub(super) fn open_session(&self, slot: Slot, role: Role) -> Result<OpenSession> {
         let session = self.context.open_ro_session_no_drop(slot);
         let session = session.map_err(|error| ckr::from_cryptoki("C_OpenSession", error))?;
         let mut sessions = self.sessions();
         sessions.opened += 1;
-        let holder = sessions.opened;
+        let holder = Holder { number: sessions.opened, role };
         sessions.holders.insert(session.handle(), holder);
         Ok(OpenSession { session, holder })
     }
 
-    /// C_CloseSession, unless the handle's number has another holder by now.
+    /// C_CloseSession, unless the handle's number has another holder by now, or none: its world has ended.
     pub(super) fn close_session(&self, open: OpenSession) -> Result<()> {
         let handle = open.session.handle();
         if self.sessions().holders.get(&handle) != Some(&open.holder) {
@@ -185,5 +275,52 @@ impl Module {
 
     pub(super) fn fast(&self) -> &FastPath {
         &self.fast
+    }
+}
+
+/// The name of the one answer of C_Initialize that says how C_Finalize went.
+const ALREADY_INITIALISED: &str = "CKR_CRYPTOKI_ALREADY_INITIALIZED";
+
+/// One at a time, with an end to the waiting.
+#[derive(Debug, Default)]
+struct Turn {
+    taken: Mutex<bool>,
+    free: Condvar,
+}
+
+/// Somebody's turn.
+#[derive(Debug)]
+pub(super) struct TurnGuard<'a>(&'a Turn);
+
+impl Turn {
+    fn begin(&self, wait: Duration) -> Option<TurnGuard<'_>> {
+        let end = Instant::now() + wait;
+        let mut taken = self.taken();
+        while *taken {
+            let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+            taken = self.free.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *taken = true;
+        Some(TurnGuard(self))
+    }
+
+    fn await_turn(&self) -> TurnGuard<'_> {
+        let mut taken = self.taken();
+        while *taken {
+            taken = self.free.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        }
+        *taken = true;
+        TurnGuard(self)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, bool> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for TurnGuard<'_> {
+    fn drop(&mut self) {
+        *self.0.taken() = false;
+        self.0.free.notify_one();
     }
 }

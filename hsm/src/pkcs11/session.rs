@@ -8,7 +8,9 @@ use cryptoki::{
     slot::TokenInfo,
     types::RawAuthPin,
 };
-use cryptoki_sys::{CKR_USER_ALREADY_LOGGED_IN, CKR_USER_PIN_NOT_INITIALIZED};
+use cryptoki_sys::{
+    CK_RV, CKR_FUNCTION_NOT_SUPPORTED, CKR_RANDOM_NO_RNG, CKR_USER_ALREADY_LOGGED_IN, CKR_USER_PIN_NOT_INITIALIZED,
+};
 
 use super::{
     ckr,
@@ -36,7 +38,7 @@ impl Pkcs11Session {
     }
 
     fn check_alive(&self) -> Result<()> {
-        if self.generation.is_given_up() {
+        if self.generation.is_given_up(&self.shared.module) {
             return Err(Error::of(Kind::Session, "session", "its generation was given up: handles may be stale"));
         }
         Ok(())
@@ -79,13 +81,12 @@ impl Pkcs11Session {
             return Ok(());
         }
         let state = self.session.get_session_info().map_err(|error| ckr::from_cryptoki("C_GetSessionInfo", error))?;
-        if matches!(state.session_state(), SessionState::RoUser | SessionState::RwUser) {
+        if is_user(state.session_state()) {
             self.generation.set_logged_in();
             return Ok(());
         }
         if self.generation.is_logged_in() {
-            // It was, and is no more: what was looked up under that login is void.
-            return Err(Error::of(Kind::NotLoggedIn, "login", "the token has logged us out"));
+            return Err(logged_out());
         }
         if info.user_pin_locked() || info.user_pin_final_try() {
             let why = if info.user_pin_locked() { "is locked" } else { "has one try left, which is not ours to take" };
@@ -239,9 +240,38 @@ impl Session for Pkcs11Session {
         })
     }
 
+    /// C_GetSessionInfo says whether session and login are there, but many modules answer it from their own memory, and
+    /// then the device counts the session as idle all the same. What comes from the device itself, and cheaply, is a
+    /// few random bytes: no key is used, no object looked up (those are remembered too), and nothing changes.
+    fn keep_alive(&mut self) -> Result<()> {
+        self.step(|session| {
+            let info = session.session.get_session_info().map_err(|e| ckr::from_cryptoki("C_GetSessionInfo", e))?;
+            if session.generation.is_logged_in() && !is_user(info.session_state()) {
+                return Err(logged_out());
+            }
+            match session.session.generate_random_slice(&mut [0; 8]) {
+                // A token without a generator has nothing cheaper to say.
+                Err(CryptokiError::Pkcs11(rv, _)) if NO_RANDOM.contains(&ckr::code_of(rv)) => Ok(()),
+                other => other.map_err(|error| ckr::from_cryptoki("C_GenerateRandom", error)),
+            }
+        })
+    }
+
     fn close(self: Box<Self>) -> Result<()> {
         self.shared.close_session(&self.generation, self.session)
     }
+}
+
+/// What a token says that makes no random numbers.
+const NO_RANDOM: [CK_RV; 2] = [CKR_FUNCTION_NOT_SUPPORTED, CKR_RANDOM_NO_RNG];
+
+fn is_user(state: SessionState) -> bool {
+    matches!(state, SessionState::RoUser | SessionState::RwUser)
+}
+
+/// What was looked up under the login that is over is void.
+fn logged_out() -> Error {
+    Error::of(Kind::NotLoggedIn, "login", "the token has logged us out")
 }
 
 fn nonsense(len: impl std::fmt::Display, expected: usize) -> Error {

@@ -87,7 +87,7 @@ impl Pkcs11Token {
     /// so it may block as long as the module does.
     pub fn retry_pin(&self) -> Result<()> {
         let generation = {
-            let _one = self.shared.module.opening();
+            let _one = self.shared.module.opening()?;
             self.shared.generation()?
         };
         self.shared.guard(&generation)?.forget()
@@ -116,11 +116,15 @@ impl Token for Pkcs11Token {
         let (generation, session) = self.shared.open_session()?;
         Ok(Box::new(Pkcs11Session::new(self.shared.clone(), generation, session)))
     }
+
+    fn reinitialise(&self) -> Result<()> {
+        self.shared.module.reinitialise()
+    }
 }
 
 impl Shared {
     fn open_session(&self) -> Result<(Arc<Generation>, OpenSession)> {
-        let _one = self.module.opening();
+        let _one = self.module.opening()?;
         let generation = self.generation()?;
         match generation.open_session(&self.module) {
             Ok(session) => Ok((generation, session)),
@@ -136,7 +140,7 @@ impl Shared {
     }
 
     pub(super) fn close_session(&self, generation: &Generation, session: OpenSession) -> Result<()> {
-        let _one = self.module.opening();
+        let _one = self.module.closing();
         generation.close_session(&self.module, session)
     }
 
@@ -145,7 +149,7 @@ impl Shared {
         self.module.initialise()?;
         let old = lock(&self.current).clone();
         if let Some(old) = old {
-            if !old.is_given_up() {
+            if !old.is_given_up(&self.module) {
                 return Ok(old);
             }
             old.end(&self.module);

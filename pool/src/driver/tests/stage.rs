@@ -98,6 +98,10 @@ impl Token for ScriptedToken {
 
     fn add_keys(&self, _: &[KeySpec]) {}
 
+    fn reinitialise(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn open(&self) -> Result<Box<dyn Session>> {
         let mut failed = None;
         self.script.tell(|told| {
@@ -155,6 +159,10 @@ impl Session for ScriptedSession {
     fn presence(&mut self, key: KeyId) -> Result<()> {
         self.check_thread();
         if key == FAILS { Err(Error::of(Kind::KeyMissing, "presence", "none here")) } else { Ok(()) }
+    }
+
+    fn keep_alive(&mut self) -> Result<()> {
+        Ok(())
     }
 
     fn close(self: Box<Self>) -> Result<()> {
