@@ -23,13 +23,6 @@ pub trait Token: Send + Sync + 'static {
     /// Opens a session on the calling thread, which is the session's own for all its life.
     fn open(&self) -> Result<Box<dyn Session>>;
 
-    /// Finalises the token's module and initialises it anew (C_Finalize, C_Initialize), for all tokens of it. Asked
-    /// for only while no session of the module is open and no call is inside it. Where there is no module there is
-    /// nothing to do.
-    fn reinitialise(&self) -> Result<()> {
-        Ok(())
-    }
-
     /// Begins the module anew (C_Finalize, C_Initialize), which ends the sessions and logins of all its tokens: the
     /// next [`Token::open`] of each finds its token again. Only when every session of every token of the module is
     /// closed and no call is inside it; a token that shares nothing with anybody has nothing to do.
@@ -62,12 +55,6 @@ pub trait Session {
     /// Makes the device itself see that the session is in use, at the least cost, and says what has become of it: many
     /// devices close what stands idle, some after half a minute.
     fn keep_alive(&mut self) -> Result<()>;
-
-    /// A call that costs the token nothing, so that it does not take an idle session for a forgotten one. An error
-    /// means what it means for [`Session::sign`]. Where sessions do not age there is nothing to do.
-    fn keep_alive(&mut self) -> Result<()> {
-        Ok(())
-    }
 
     /// Closes it, on its own thread.
     fn close(self: Box<Self>) -> Result<()>;
