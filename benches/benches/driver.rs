@@ -89,7 +89,7 @@ impl Observer for Silent {
 
 fn driver(criterion: &mut Criterion) {
     let inbox: Arc<Counting> = Arc::default();
-    let tokens = vec![TokenSetup { token: Arc::new(NoOpToken), sessions: 2 }];
+    let tokens = vec![TokenSetup::new(Arc::new(NoOpToken), 2)];
     let pool = Pool::start(Config::default(), tokens, vec![inbox.clone()], Arc::new(Silent)).expect("threads");
     pool.set_routes(&[TokenSet::only(0)]);
     let job = |tag| Job {
@@ -103,6 +103,8 @@ fn driver(criterion: &mut Criterion) {
         tenant: 0,
         deadline_ns: u64::MAX,
         repeatable: true,
+        probe: false,
+        reference: 0,
         inbox: 0,
         tag,
     };

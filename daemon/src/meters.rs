@@ -94,7 +94,7 @@ impl ReactorMeters {
     /// Where a job's time went.
     pub(crate) fn pool_times(&self, completion: &Completion) {
         self.times.queue.record_ns(u64::from(completion.queue_us) * 1000);
-        if completion.attempts > 0 {
+        if !completion.attempts.is_empty() {
             self.times.token.record_ns(u64::from(completion.token_us) * 1000);
         }
     }

@@ -122,6 +122,8 @@ impl Desk {
             tenant: order.tenant.id().0,
             deadline_ns,
             repeatable: order.key.repeatable,
+            probe: false,
+            reference: intent,
             inbox: address.inbox,
             tag: address.tag,
         });
@@ -157,6 +159,8 @@ impl Desk {
             tenant: SELF_TEST_TENANT,
             deadline_ns,
             repeatable: false,
+            probe: true,
+            reference: intent,
             inbox: address.inbox,
             tag: address.tag,
         });
@@ -185,6 +189,8 @@ impl Desk {
             tenant: SELF_TEST_TENANT,
             deadline_ns,
             repeatable: true,
+            probe: true,
+            reference: 0,
             inbox: address.inbox,
             tag: address.tag,
         });
@@ -213,8 +219,8 @@ impl Desk {
             intent,
             result,
             token: token.map(Cow::Borrowed),
-            attempts: completion.attempts,
-            attempts_unknown: completion.attempts_unknown,
+            attempts: completion.attempts.count(),
+            attempts_unknown: completion.attempts.unknown(),
             queue_us: completion.queue_us,
             token_us: completion.token_us,
         }));

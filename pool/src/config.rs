@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use segl_hsm::Token;
 
+use crate::core::TokenSpec;
+
 /// A pool's configuration.
 #[derive(Clone, Default)]
 pub struct Config {
@@ -41,8 +43,22 @@ pub enum ThreadRole {
 pub struct TokenSetup {
     /// The token
     pub token: Arc<dyn Token>,
-    /// Sessions to hold open: a property of the HSM, not of this machine's cores
+    /// Most sessions to hold open: a property of the HSM, not of this machine's cores. They are opened as work waits
     pub sessions: u16,
+    /// How long a call may take before it is waited for no longer: above the longest service time there is
+    pub stuck_after_ns: u64,
+    /// How long a session may stand idle before the token is reminded of it; `u64::MAX` for never
+    pub keep_alive_ns: u64,
+    /// Whether it is on this site: another one is used when the preferred ones are away or too busy
+    pub preferred: bool,
+}
+
+impl TokenSetup {
+    /// A preferred token, with calls given up after half a minute and no keep-alive.
+    pub fn new(token: Arc<dyn Token>, sessions: u16) -> Self {
+        let TokenSpec { stuck_after_ns, keep_alive_ns, preferred, .. } = TokenSpec::default();
+        TokenSetup { token, sessions, stuck_after_ns, keep_alive_ns, preferred }
+    }
 }
 
 impl fmt::Debug for TokenSetup {
@@ -77,6 +93,11 @@ pub struct Rules {
     pub backoff_min_ns: u64,
     /// Longest such pause
     pub backoff_max_ns: u64,
+    /// Most threads of a token that are given up as stuck and have not come back; beyond that a stuck call holds its
+    /// session's place
+    pub stuck_threads_max: u16,
+    /// How often in a row a token is rebuilt or reached for in vain before its module is initialised anew
+    pub module_after: u32,
     /// When a token that has no session left to give is asked for more again
     pub session_count_retry_ns: u64,
     /// Seed of the jitter on pauses
@@ -96,6 +117,8 @@ impl Default for Rules {
             service_guess_ns: 500_000,
             backoff_min_ns: 100_000_000,
             backoff_max_ns: 10_000_000_000,
+            stuck_threads_max: 4,
+            module_after: 3,
             session_count_retry_ns: 60_000_000_000,
             seed: 0x5e61,
         }

@@ -2,6 +2,8 @@
 
 use segl_hsm::{Algorithm, Error, Fault, Input, KeyId, Retry, Rung, Signature, Signed, Verdict};
 
+use crate::Attempts;
+
 /// One signature to make, or one key to look after.
 ///
 /// `P` is the payload: the pool keeps it, hands a clone to each attempt and never looks inside.
@@ -27,6 +29,11 @@ pub struct Job<P = Input> {
     pub deadline_ns: u64,
     /// Whether signing twice is harmless: only then it is tried again when an attempt's fate is unknown
     pub repeatable: bool,
+    /// Whether it is part of a token's self-test: only such jobs go to a token that is on probation
+    pub probe: bool,
+    /// The owner's name for it, which comes back where it matters after the job is gone
+    /// ([`crate::core::Alarm::Discarded`]); the pool never looks at it
+    pub reference: u64,
     /// The inbox of the pool that gets the completion
     pub inbox: u16,
     /// Names the job in its inbox; unique there while the job lives
@@ -152,11 +159,9 @@ pub struct Completion {
     pub token_us: u32,
     /// The token of the last attempt
     pub token: Option<u16>,
-    /// Calls to a token that were begun for it
-    pub attempts: u8,
-    /// Of these, calls that ended without saying whether a signature was made; with a `result` that is a signature
-    /// too, since an earlier attempt's signature may exist that nobody was given
-    pub attempts_unknown: u8,
+    /// Calls to a token that were begun for it. With a `result` that is a signature some of them may be in doubt too,
+    /// since an earlier attempt's signature may exist that nobody was given
+    pub attempts: Attempts,
 }
 
 impl Completion {
@@ -164,7 +169,7 @@ impl Completion {
     pub fn verdict(&self) -> Option<Verdict> {
         let failure = self.result.as_ref().err()?;
         let mut verdict = failure.verdict();
-        if self.attempts_unknown > 0 {
+        if self.attempts.unknown() > 0 {
             verdict.signed = Signed::Unknown;
         }
         Some(verdict)
@@ -201,8 +206,8 @@ pub enum Failure {
     /// The pool takes no more jobs
     #[error("shutting down")]
     Draining,
-    /// The pool stopped while a token still had not answered: its fate is unknown
-    #[error("the token did not answer before the shutdown")]
+    /// A token did not answer in time, or not before the pool stopped: its fate is unknown
+    #[error("the token did not answer in time")]
     Stuck,
     /// The token failed, and trying again was pointless, forbidden or used up
     #[error(transparent)]

@@ -9,6 +9,7 @@
 
 #![warn(missing_docs)]
 
+mod attempt;
 mod clock;
 mod config;
 pub mod core;
@@ -16,8 +17,9 @@ mod driver;
 mod job;
 mod snapshot;
 
+pub use attempt::{Attempt, Attempts, Discard, Fate};
 pub use clock::Clock;
 pub use config::{Config, Rules, ThreadRole, TokenSetup};
 pub use driver::{Inbox, Observer, Pool, Progress, Stopped};
 pub use job::{Class, Completion, Failure, Job, RouteId, TokenSet, Work};
-pub use snapshot::{Counters, QueueSnapshot, Snapshot, TokenSnapshot, TokenState};
+pub use snapshot::{Counters, QueueSnapshot, RungCounters, Snapshot, TokenSnapshot, TokenState};

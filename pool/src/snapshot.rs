@@ -53,6 +53,27 @@ pub struct TokenSnapshot {
     pub errors: u64,
     /// Sessions lost to an error
     pub sessions_lost: u64,
+    /// Threads that were given up inside the token's code and have not come back, places that are held by one included
+    pub threads_stuck: u16,
+    /// How often each rung of recovery was taken
+    pub rungs: RungCounters,
+}
+
+/// How often each rung of recovery was taken for a token, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RungCounters {
+    /// A session was spoilt and closed, to be opened anew
+    pub session_replaced: u64,
+    /// A thread was stuck in the token's code and given up
+    pub thread_replaced: u64,
+    /// The login was lost and done again
+    pub login_again: u64,
+    /// All sessions and key handles were given up together
+    pub token_rebuilt: u64,
+    /// The token's module was finalised and initialised anew
+    pub module_reinitialised: u64,
+    /// It came back and was put on probation
+    pub probations: u64,
 }
 
 /// How a token is.
@@ -62,10 +83,15 @@ pub enum TokenState {
     Opening,
     /// A session is open, and the login under way
     LoggingIn,
+    /// It is open and logged in, and signs nothing but self-tests until somebody vouches for it
+    Probation,
     /// It signs
     Ready,
     /// It failed; it is tried again by itself
     Away,
+    /// It is away, and so is all of its module, which a stuck call keeps from being initialised anew: unless that call
+    /// returns, only a restart of the process helps
+    Wedged,
     /// It failed, and only an operator can change that: [`crate::Pool::refresh`] tries again
     NeedsOperator,
     /// It was taken out
@@ -78,8 +104,10 @@ impl TokenState {
         match self {
             TokenState::Opening => "opening",
             TokenState::LoggingIn => "logging-in",
+            TokenState::Probation => "probation",
             TokenState::Ready => "ready",
             TokenState::Away => "away",
+            TokenState::Wedged => "wedged",
             TokenState::NeedsOperator => "needs-operator",
             TokenState::Left => "left",
         }

@@ -74,9 +74,8 @@ impl Tokens {
     }
 
     pub(super) fn setups(&self, config: &Config) -> Vec<TokenSetup> {
-        let setup = |(token, settings): (&Arc<dyn Token>, &config::Token)| TokenSetup {
-            token: token.clone(),
-            sessions: settings.sessions,
+        let setup = |(token, settings): (&Arc<dyn Token>, &config::Token)| {
+            TokenSetup::new(token.clone(), settings.sessions)
         };
         self.0.iter().zip(&config.tokens).map(setup).collect()
     }

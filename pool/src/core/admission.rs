@@ -4,7 +4,7 @@
 //! times as they are under the present load, so this is the rate at which the queue drains.
 
 use crate::{
-    Class, Completion, Failure, Job, QueueSnapshot, TokenSet, Work,
+    Attempts, Class, Completion, Failure, Job, QueueSnapshot, TokenSet, Work,
     core::{Action, Core, jobs::Place},
 };
 
@@ -76,8 +76,7 @@ impl<P: Clone> Core<P> {
             queue_us: 0,
             token_us: 0,
             token: None,
-            attempts: 0,
-            attempts_unknown: 0,
+            attempts: Attempts::NONE,
         };
         self.emit(job.inbox, completion, job.input, out);
     }

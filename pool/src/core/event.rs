@@ -2,7 +2,7 @@
 
 use segl_hsm::{Algorithm, Error, KeyId, ModuleId, Signature};
 
-use crate::{Completion, Job, TokenSet, Work};
+use crate::{Completion, Discard, Job, TokenSet, Work};
 
 /// A session's place in the pool. The session there changes, its place does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,8 +68,44 @@ pub enum Event<P> {
         /// As asked for
         generation: Generation,
     },
-    /// [`super::Core::next_timeout_ns`] has come
+    /// The answer to [`Action::KeepAlive`]
+    KeptAlive {
+        /// The session's place
+        session: SessionId,
+        /// As asked for
+        generation: Generation,
+        /// How it went
+        result: Result<(), Error>,
+    },
+    /// The answer to [`Action::Reinitialise`]
+    Reinitialised {
+        /// As asked for
+        module: ModuleId,
+        /// The place whose thread did it
+        session: SessionId,
+        /// As asked for
+        generation: Generation,
+        /// How it went
+        result: Result<(), Error>,
+    },
+    /// The thread that [`Action::Replace`] gave up came back after all, has closed what it held and is at its end. The
+    /// last that is heard of this generation
+    Gone {
+        /// The place it had
+        session: SessionId,
+        /// The generation it was given up in
+        generation: Generation,
+    },
+    /// [`super::Core::next_timeout_ns`] has come. Only then stuck calls are given up, so whoever says so tells first
+    /// what has come back
     Timer,
+    /// Whether a token on probation ([`Alarm::Probation`]) may sign: then it is ready, else it is away again for a while
+    Vouch {
+        /// Its index
+        token: u16,
+        /// Whether its self-test passed
+        ok: bool,
+    },
     /// The token may be used; all are out at first
     Join {
         /// Its index
@@ -152,8 +188,8 @@ pub enum Action<P> {
         /// The call
         call: Call<P>,
     },
-    /// Take a call back that the session has not begun: then it is answered as [`CallResult::Expired`]. If it was
-    /// begun or is back, nothing is to be done
+    /// Take a call back that the session has not begun: then it is answered as [`CallResult::Skipped`] or, past its
+    /// deadline, as [`CallResult::Expired`]. If it was begun or is back, nothing is to be done
     TakeBack {
         /// Its place
         session: SessionId,
@@ -169,11 +205,31 @@ pub enum Action<P> {
         /// Its generation
         generation: Generation,
     },
-    /// C_Finalize and C_Initialize. Core does not ask for it yet: no rung above a new login is climbed so far, and
-    /// the traits of tokens have no call for it
+    /// Let the token know that the session is still wanted; answered by [`Event::KeptAlive`]
+    KeepAlive {
+        /// Its place
+        session: SessionId,
+        /// Its generation
+        generation: Generation,
+    },
+    /// C_Finalize and C_Initialize, by the thread of this place, which holds no session; answered by
+    /// [`Event::Reinitialised`]. No session of any token of the module is open then, and no call inside it
     Reinitialise {
         /// The module
         module: ModuleId,
+        /// The place whose thread does it
+        session: SessionId,
+        /// The place's generation from now on
+        generation: Generation,
+    },
+    /// Give the thread at that place up: it is stuck in the token's code. Another one takes the place, in a later
+    /// generation. What the first still says comes under this one; it closes what it holds by itself, on its own
+    /// thread, and ends, which is answered by [`Event::Gone`]
+    Replace {
+        /// Its place
+        session: SessionId,
+        /// The generation that is given up
+        generation: Generation,
     },
     /// Answer a job
     Complete {
@@ -224,6 +280,57 @@ pub enum Alarm {
         token: u16,
         /// The error
         error: Error,
+    },
+    /// A token came back, or is here for the first time: it signs only what is marked [`Job::probe`] until
+    /// [`Event::Vouch`]
+    Probation {
+        /// The token's index
+        token: u16,
+    },
+    /// A token gave a signature that its own public key refuses. It was taken out: only a refresh brings it back
+    WrongSignature {
+        /// The token's index
+        token: u16,
+        /// The error
+        error: Error,
+    },
+    /// A call did not return in time and is waited for no longer
+    Stuck {
+        /// The token's index
+        token: u16,
+        /// What it was: `sign`, `open`, `login`, `close`, `keep-alive` or `reinitialise`
+        call: &'static str,
+        /// Whether another thread took the place; else it is lost until the call returns
+        replaced: bool,
+    },
+    /// A call that had been given up returned after all; what it gave is discarded
+    Discarded {
+        /// The job's
+        reference: u64,
+        /// The token's index
+        token: u16,
+        /// Why
+        reason: Discard,
+        /// Whether it gave a signature
+        signed: bool,
+    },
+    /// A module was finalised and initialised anew
+    ModuleReinitialised {
+        /// The module
+        module: ModuleId,
+    },
+    /// A module could not be finalised and initialised anew; it is tried again
+    ReinitialiseFailed {
+        /// The module
+        module: ModuleId,
+        /// The error
+        error: Error,
+    },
+    /// A module should be initialised anew, but a call is stuck inside it: its tokens stay away until that returns or
+    /// the process is started anew. Said once for each time
+    ModuleWedged {
+        /// The module
+        module: ModuleId,
     },
     /// The token gives fewer sessions than configured
     FewerSessions {

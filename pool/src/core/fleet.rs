@@ -13,11 +13,12 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 use segl_hsm::Error;
 
 use super::{
+    TokenSpec,
     costs::Ewma,
     dice::Dice,
     event::{Action, CallId, Generation, SessionId},
 };
-use crate::{Rules, TokenSet, TokenSnapshot, TokenState};
+use crate::{Rules, RungCounters, TokenSet, TokenSnapshot, TokenState};
 
 /// All tokens and sessions.
 #[derive(Debug)]
@@ -152,7 +153,7 @@ impl Token {
 }
 
 impl Fleet {
-    pub(super) fn new(tokens: &[(Arc<str>, u16)], rules: &Rules) -> Self {
+    pub(super) fn new(tokens: &[TokenSpec], rules: &Rules) -> Self {
         assert!(tokens.len() <= TokenSet::TOKENS_MAX, "a pool has at most {} tokens", TokenSet::TOKENS_MAX);
         let mut fleet = Fleet {
             tokens: Vec::with_capacity(tokens.len()),
@@ -161,7 +162,7 @@ impl Fleet {
             backoff_ns: rules.backoff_min_ns..rules.backoff_max_ns,
             session_count_retry_ns: rules.session_count_retry_ns,
         };
-        for (index, (name, sessions)) in tokens.iter().enumerate() {
+        for (index, TokenSpec { name, sessions, .. }) in tokens.iter().enumerate() {
             let first = fleet.sessions.len();
             fleet.sessions.extend((0..*sessions).map(|_| Session::new(index as u16, usize::from(rules.batch_max))));
             let range = first as u16..u16::try_from(fleet.sessions.len()).expect("a pool has at most 65,535 sessions");
@@ -268,13 +269,14 @@ impl Fleet {
     }
 
     /// Gives up on the batches under way: the slots of their jobs.
-    pub(super) fn abandon(&mut self) -> Vec<(u32, u16)> {
+    pub(super) fn abandon(&mut self) -> Vec<(u32, SessionId, u16)> {
         let mut given_up = Vec::new();
         for index in 0..self.sessions.len() {
             let session = &mut self.sessions[index];
             if session.state == State::Busy {
                 let token = usize::from(session.token);
-                given_up.extend(session.calls.iter().map(|&(_, slot)| (slot, session.token)));
+                let id = SessionId(index as u16);
+                given_up.extend(session.calls.iter().map(|&(_, slot)| (slot, id, session.token)));
                 self.set(SessionId(index as u16), State::Stuck);
                 // As with the last session's closing: nobody is left to vouch for the login.
                 self.tokens[token].logged_in &= self.tokens[token].open() > 0;
@@ -313,6 +315,8 @@ impl Fleet {
                 calls: token.calls,
                 errors: token.errors,
                 sessions_lost: token.sessions_lost,
+                threads_stuck: token.count(State::Stuck),
+                rungs: RungCounters { session_replaced: token.sessions_lost, ..RungCounters::default() },
             })
             .collect()
     }

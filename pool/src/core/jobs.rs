@@ -1,6 +1,6 @@
 //! The jobs that live: a slab whose places are used again, and the way from a return address to its job.
 
-use crate::{Job, core::hash::FastMap};
+use crate::{Attempts, Job, core::hash::FastMap};
 
 /// No slot.
 pub(super) const NIL: u32 = u32::MAX;
@@ -31,12 +31,9 @@ pub(super) struct Entry<P> {
     pub(super) cost_ns: u64,
     pub(super) submitted_ns: u64,
     pub(super) cancelled: bool,
-    pub(super) attempts: u8,
-    pub(super) attempts_unknown: u8,
+    pub(super) attempts: Attempts,
     /// Of the last attempt
     pub(super) started_ns: u64,
-    pub(super) token_ns: u64,
-    pub(super) token: Option<u16>,
 }
 
 /// Where a job is.
@@ -81,11 +78,8 @@ impl<P> Jobs<P> {
             cost_ns,
             submitted_ns: now_ns,
             cancelled: false,
-            attempts: 0,
-            attempts_unknown: 0,
+            attempts: Attempts::NONE,
             started_ns: 0,
-            token_ns: 0,
-            token: None,
         };
         let slot = match self.free.pop() {
             Some(slot) => {

@@ -17,7 +17,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use segl_hsm::{Error, Retry, Signature, Signed};
+use segl_hsm::{Error, Kind, ModuleId, Retry, Signature, Signed};
 
 pub use event::{Action, Alarm, Call, CallId, CallResult, Event, Generation, SessionId};
 
@@ -28,18 +28,40 @@ use self::{
     jobs::{Entry, Jobs, Place},
     queues::{Group, Queues},
 };
-use crate::{Completion, Counters, Failure, Rules, Snapshot, TokenSet, Work};
+use crate::{Attempt, Attempts, Completion, Counters, Discard, Failure, Fate, Rules, Snapshot, TokenSet, Work};
 
 /// How long after a job was asked back it is asked back again.
 const TAKE_BACK_AGAIN_NS: u64 = 100_000_000;
 
-/// A token as Core knows it: a name to tell it by and a number of sessions.
+/// A token as Core knows it.
 #[derive(Clone, Debug)]
 pub struct TokenSpec {
     /// The operator's name for it
     pub name: Arc<str>,
-    /// Sessions to hold open
+    /// Most sessions to hold open
     pub sessions: u16,
+    /// The module it belongs to
+    pub module: ModuleId,
+    /// How long a call may take, from when it can have begun, before it is waited for no longer
+    pub stuck_after_ns: u64,
+    /// How long a session may stand idle before the token is reminded of it; `u64::MAX` for never
+    pub keep_alive_ns: u64,
+    /// Whether it is used before those that are not
+    pub preferred: bool,
+}
+
+/// A preferred token without sessions, its calls given up after half a minute, and no keep-alive.
+impl Default for TokenSpec {
+    fn default() -> Self {
+        TokenSpec {
+            name: "".into(),
+            sessions: 0,
+            module: ModuleId(0),
+            stuck_after_ns: 30_000_000_000,
+            keep_alive_ns: u64::MAX,
+            preferred: true,
+        }
+    }
 }
 
 /// The state machine. `P` is what a job carries for the token; Core clones it for each attempt and never looks at it.
@@ -66,13 +88,12 @@ impl<P: Clone> Core<P> {
     /// # Panics
     /// With more tokens than a [`TokenSet`] holds, or more than 65,535 sessions.
     pub fn new(rules: Rules, tokens: &[TokenSpec]) -> Self {
-        let specs: Vec<_> = tokens.iter().map(|token| (token.name.clone(), token.sessions)).collect();
         Core {
             jobs: Jobs::new(),
             queues: Queues::new(tokens.len(), rules.signature_one_in, rules.bulk_one_in),
             costs: Costs::new(tokens.len(), rules.service_guess_ns),
             deadlines: Deadlines::default(),
-            fleet: Fleet::new(&specs, &rules),
+            fleet: Fleet::new(tokens, &rules),
             routes: Vec::new(),
             counters: Counters::default(),
             draining: false,
@@ -163,7 +184,10 @@ impl<P: Clone> Core<P> {
                 let known = self.fleet.closed(now_ns, session, generation, out);
                 self.counters.stale += u64::from(!known);
             }
+            // Nothing of the kind was asked for.
+            Event::KeptAlive { .. } | Event::Reinitialised { .. } | Event::Gone { .. } => self.counters.stale += 1,
             Event::Timer => self.fleet.keep_appointments(now_ns, out),
+            Event::Vouch { .. } => {}
             Event::Join { token } => self.fleet.join(now_ns, token, out),
             Event::Leave { token } => self.fleet.leave(now_ns, token, out),
             Event::Refresh { token } => self.fleet.refresh(now_ns, token, out),
@@ -201,11 +225,9 @@ impl<P: Clone> Core<P> {
         out: &mut Vec<Action<P>>,
     ) {
         let entry = &mut self.jobs[slot];
-        if matches!(result, CallResult::Signed(_) | CallResult::Failed(_)) {
-            entry.attempts += 1;
+        if let Some((fate, code)) = fate_of(&result) {
+            entry.attempts.push(Attempt { token, session: session.0, fate, code, token_us: as_us(token_ns) });
             entry.started_ns = started_ns;
-            entry.token_ns = token_ns;
-            entry.token = Some(token);
             self.fleet.tokens[usize::from(token)].calls += 1;
         }
         match result {
@@ -235,15 +257,14 @@ impl<P: Clone> Core<P> {
     /// Tries a failed job again where that is allowed and can help, else answers with the error.
     fn retry_or_fail(&mut self, now_ns: u64, slot: u32, token: u16, error: Error, out: &mut Vec<Action<P>>) {
         let verdict = error.verdict();
-        let entry = &mut self.jobs[slot];
+        let entry = &self.jobs[slot];
         let unknown = verdict.signed == Signed::Unknown;
-        entry.attempts_unknown += u8::from(unknown);
         self.counters.unknown += u64::from(unknown);
 
         let (lane, group) = entry.place.origin();
         let allowed = (!unknown || entry.job.repeatable)
             && !entry.cancelled
-            && entry.attempts <= self.rules.retries_max
+            && entry.attempts.count() <= self.retries_max()
             && entry.job.deadline_ns > now_ns;
         let tokens = self.queues.groups()[usize::from(group)].tokens;
         let others = tokens.without(TokenSet::only(token));
@@ -309,12 +330,11 @@ impl<P: Clone> Core<P> {
     }
 
     fn abandon(&mut self, now_ns: u64, out: &mut Vec<Action<P>>) {
-        for (slot, token) in self.fleet.abandon() {
+        for (slot, session, token) in self.fleet.abandon() {
             let entry = &mut self.jobs[slot];
-            entry.attempts += 1;
-            entry.attempts_unknown += 1;
+            let code = Some("stuck");
+            entry.attempts.push(Attempt { token, session: session.0, fate: Fate::Unknown, code, token_us: 0 });
             entry.started_ns = now_ns;
-            entry.token = Some(token);
             self.counters.unknown += 1;
             self.complete(now_ns, slot, Err(Failure::Stuck), out);
         }
@@ -388,6 +408,11 @@ impl<P: Clone> Core<P> {
         true
     }
 
+    /// How often a job may be tried again at most.
+    fn retries_max(&self) -> u8 {
+        self.rules.retries_max.min(Attempts::MAX as u8 - 1)
+    }
+
     /// Sessions that sign, of all these tokens.
     fn sessions_of(&self, tokens: TokenSet) -> u32 {
         tokens.iter().map(|token| u32::from(self.fleet.signing_sessions(token))).sum()
@@ -406,17 +431,15 @@ impl<P: Clone> Core<P> {
 
     /// Answers a job that is in no queue and no session any more. The only place where a job ends.
     fn complete(&mut self, now_ns: u64, slot: u32, result: Result<Signature, Failure>, out: &mut Vec<Action<P>>) {
-        let Entry { job, submitted_ns, attempts, attempts_unknown, started_ns, token_ns, token, .. } =
-            self.jobs.remove(slot);
-        let left_ns = if attempts > 0 { started_ns } else { now_ns };
+        let Entry { job, submitted_ns, attempts, started_ns, .. } = self.jobs.remove(slot);
+        let left_ns = if attempts.is_empty() { now_ns } else { started_ns };
         let completion = Completion {
             tag: job.tag,
             result,
             queue_us: as_us(left_ns.saturating_sub(submitted_ns)),
-            token_us: as_us(token_ns),
-            token,
+            token_us: attempts.last().map_or(0, |attempt| attempt.token_us),
+            token: attempts.last().map(|attempt| attempt.token),
             attempts,
-            attempts_unknown,
         };
         self.emit(job.inbox, completion, job.input, out);
     }
@@ -435,6 +458,22 @@ impl<P: Clone> Core<P> {
             Err(Failure::Token(_)) => &mut counters.token_error,
         } += 1;
         out.push(Action::Complete { inbox, completion, input });
+    }
+}
+
+/// What became of a call that entered the token, and the error's name; none if it did not.
+fn fate_of(result: &CallResult) -> Option<(Fate, Option<&'static str>)> {
+    match result {
+        CallResult::Signed(_) => Some((Fate::Released, None)),
+        CallResult::Failed(error) => {
+            let fate = match error.verdict().signed {
+                Signed::Unknown => Fate::Unknown,
+                Signed::No if error.kind() == Kind::WrongSignature => Fate::Discarded(Discard::WrongSignature),
+                Signed::No => Fate::Failed,
+            };
+            Some((fate, Some(error.code())))
+        }
+        CallResult::Expired | CallResult::Skipped => None,
     }
 }
 

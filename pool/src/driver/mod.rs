@@ -93,7 +93,14 @@ impl Pool {
     ) -> io::Result<Pool> {
         let specs: Vec<TokenSpec> = tokens
             .iter()
-            .map(|setup| TokenSpec { name: setup.token.name().into(), sessions: setup.sessions })
+            .map(|setup| TokenSpec {
+                name: setup.token.name().into(),
+                sessions: setup.sessions,
+                module: setup.token.module(),
+                stuck_after_ns: setup.stuck_after_ns,
+                keep_alive_ns: setup.keep_alive_ns,
+                preferred: setup.preferred,
+            })
             .collect();
         let core = Core::new(config.rules.clone(), &specs);
         let seats: Vec<Seat> = tokens.iter().flat_map(|setup| (0..setup.sessions).map(|_| Seat::default())).collect();
@@ -170,6 +177,16 @@ impl Pool {
     pub fn refresh(&self, token: u16) {
         self.shared.check_token(token);
         self.shared.tell([Event::Refresh { token }]);
+    }
+
+    /// Says whether a token on probation ([`Alarm::Probation`]) may sign: it is ready then, else it is away again for a
+    /// while. Of a token that is not on probation nothing follows.
+    ///
+    /// # Panics
+    /// When there is no such token.
+    pub fn vouch(&self, token: u16, ok: bool) {
+        self.shared.check_token(token);
+        self.shared.tell([Event::Vouch { token, ok }]);
     }
 
     /// Takes a token out: what runs there ends, nothing new begins, its sessions are closed.
@@ -416,7 +433,11 @@ impl Shared {
                     scratch.taken_back.extend(seat.take_back(session, call, now_ns));
                     continue;
                 }
-                Action::Reinitialise { .. } => unreachable!("Core does not ask for it"),
+                Action::KeepAlive { session, generation } => (session, Order::KeepAlive(generation)),
+                Action::Reinitialise { module, session, generation } => {
+                    (session, Order::Reinitialise(generation, module))
+                }
+                Action::Replace { .. } => unreachable!("Core does not ask for it"),
             };
             let seat = &self.seats[usize::from(session)];
             let orders = match desk.take() {

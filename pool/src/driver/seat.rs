@@ -10,7 +10,7 @@ use std::{
     thread::{self, Thread},
 };
 
-use segl_hsm::Input;
+use segl_hsm::{Input, ModuleId};
 
 use crate::{
     Clock,
@@ -24,6 +24,8 @@ pub(super) enum Order {
     Login(Generation),
     Sign(Generation, Call<Input>),
     Close(Generation),
+    KeepAlive(Generation),
+    Reinitialise(Generation, ModuleId),
 }
 
 /// A session's place among the threads.

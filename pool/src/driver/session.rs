@@ -34,6 +34,14 @@ pub(super) fn run(shared: &Shared, id: SessionId, token_index: u16, token: &dyn 
                     let result = keys.map(|keys| shared.observer.token_logged_in(token_index, keys));
                     Event::LoggedIn { session: id, generation, result }
                 }
+                Order::KeepAlive(generation) => {
+                    let result = guarded("keep-alive", Signed::No, || present(&mut held).keep_alive());
+                    Event::KeptAlive { session: id, generation, result }
+                }
+                Order::Reinitialise(generation, module) => {
+                    let result = guarded("reinitialise", Signed::No, || token.reinitialise());
+                    Event::Reinitialised { module, session: id, generation, result }
+                }
                 Order::Close(generation) => {
                     let session = held.take().expect("Core closes what it has opened");
                     // A token that can not close it will forget it; there is nothing to be done about it here.

@@ -25,6 +25,8 @@ fn job(tag: u64) -> Job<u64> {
         tenant: 1,
         deadline_ns: 60 * SECOND,
         repeatable: false,
+        probe: false,
+        reference: 0,
         inbox: 0,
         tag,
     }

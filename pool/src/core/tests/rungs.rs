@@ -92,7 +92,7 @@ fn a_spoilt_session_is_closed_and_opened_again_in_its_next_generation() {
     assert_eq!(batch.generation, Generation(2));
     assert_eq!(batch.tags(), failed.tags(), "the failed and the unstarted wait again, in their order");
     scene.sign_all();
-    assert_eq!(scene.done.iter().map(|done| done.attempts).collect::<Vec<_>>(), [2, 1, 1, 1]);
+    assert_eq!(scene.done.iter().map(|done| done.attempts.count()).collect::<Vec<_>>(), [2, 1, 1, 1]);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn what_may_have_been_signed_is_tried_again_only_if_that_is_harmless() {
     scene.sign_all();
     let [first, second] = &scene.done[..] else { panic!("{:?}", scene.done) };
     assert_eq!((first.tag, first.verdict().unwrap().signed), (1, Signed::Unknown));
-    assert_eq!((second.tag, second.attempts, second.attempts_unknown), (2, 2, 1));
+    assert_eq!((second.tag, second.attempts.count(), second.attempts.unknown()), (2, 2, 1));
     assert!(second.result.is_ok());
 }
 
@@ -189,7 +189,7 @@ fn a_job_is_tried_three_times_and_then_answered() {
         assert!(scene.done.is_empty());
         scene.fail_batch(session_error());
     }
-    assert_eq!(scene.done[0].attempts, 3);
+    assert_eq!(scene.done[0].attempts.count(), 3);
     assert_eq!(scene.take_done(), [(1, Err("token"))]);
     assert_eq!(scene.core.snapshot().counters.retries, 2);
 }

@@ -40,7 +40,11 @@ impl Batch {
 impl Scene {
     /// Tokens with so many sessions each, route 0 to all of them; nothing has joined.
     pub(super) fn new(rules: Rules, sessions: &[u16]) -> Self {
-        let token = |(index, &sessions): (usize, &u16)| TokenSpec { name: format!("hsm{index}").into(), sessions };
+        let token = |(index, &sessions): (usize, &u16)| TokenSpec {
+            name: format!("hsm{index}").into(),
+            sessions,
+            ..TokenSpec::default()
+        };
         let tokens: Vec<TokenSpec> = sessions.iter().enumerate().map(token).collect();
         let mut scene = Scene {
             core: Core::new(rules, &tokens),
@@ -89,7 +93,9 @@ impl Scene {
                 }
                 Action::TakeBack { session, generation, call } => self.taken_back.push((session, generation, call)),
                 Action::Alarm(alarm) => self.alarms.push(alarm),
-                Action::Reinitialise { .. } => panic!("nobody decides on this yet"),
+                Action::KeepAlive { .. } | Action::Reinitialise { .. } | Action::Replace { .. } => {
+                    panic!("nobody decides on this yet")
+                }
             }
         }
     }

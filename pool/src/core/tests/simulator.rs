@@ -88,7 +88,10 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut draw = Draw(seed);
         let tokens: Vec<u16> = (0..1 + draw.below(3)).map(|_| 1 + draw.below(5) as u16).collect();
-        let specs: Vec<_> = tokens.iter().map(|&sessions| TokenSpec { name: "model".into(), sessions }).collect();
+        let specs: Vec<_> = tokens
+            .iter()
+            .map(|&sessions| TokenSpec { name: "model".into(), sessions, ..TokenSpec::default() })
+            .collect();
         let rules = Rules {
             batch_max: 1 + draw.below(16) as u16,
             batch_time_ns: 1 + draw.below(20 * MS),
@@ -261,7 +264,9 @@ impl World {
             }
             Action::Complete { completion, input, .. } => self.completed(completion, input),
             Action::Alarm(_) => {}
-            Action::Reinitialise { .. } => panic!("nobody decides on this yet"),
+            Action::KeepAlive { .. } | Action::Reinitialise { .. } | Action::Replace { .. } => {
+                panic!("nobody decides on this yet")
+            }
         }
     }
 
@@ -284,7 +289,7 @@ impl World {
             Err(_) => {}
         }
         if !self.abandoned {
-            assert_eq!(completion.attempts, job.begun);
+            assert_eq!(completion.attempts.count(), job.begun);
             if let Some(verdict) = completion.verdict() {
                 assert_eq!(verdict.signed == Signed::Unknown, job.doubtful, "the doubt is told");
             }
@@ -411,6 +416,8 @@ impl World {
                 tenant: self.draw.below(4) as u32,
                 deadline_ns: self.now_ns + self.draw.below(2 * SECOND),
                 repeatable: self.draw.percent(50),
+                probe: false,
+                reference: 0,
                 inbox: 0,
                 tag,
             };

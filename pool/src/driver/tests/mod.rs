@@ -24,7 +24,7 @@ fn every_job_is_answered_with_its_own_signature() {
     let done = stage.inbox().take(1000);
     assert_eq!(outcomes(&done).len(), 1000);
     assert!(done.iter().all(|done| done.result.as_ref().unwrap() == &done.tag.to_le_bytes()));
-    assert!(done.iter().all(|done| done.attempts == 1 && done.token.is_some()));
+    assert!(done.iter().all(|done| done.attempts.count() == 1 && done.token.is_some()));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn what_waits_behind_a_stuck_call_is_answered_at_its_deadline_and_not_begun() {
     let done = stage.inbox().take(2);
     let by_tag = outcomes(&done);
     assert_eq!((by_tag[&0], by_tag[&2]), ("signed", "expired"));
-    assert_eq!(done.iter().find(|done| done.tag == 2).unwrap().attempts, 0);
+    assert_eq!(done.iter().find(|done| done.tag == 2).unwrap().attempts.count(), 0);
     stage.script().open_gate(1);
     assert_eq!(outcomes(&stage.inbox().take(2)).len(), 2);
     assert_eq!(stage.script().ask(|told| told.begun.clone()), [0, 1, 3]);
@@ -189,7 +189,7 @@ fn a_spoilt_session_is_closed_and_replaced_on_its_own_thread_and_the_job_tried_a
     });
     stage.submit([stage.job(FAILS, 1)]);
     let done = stage.inbox().take(1);
-    assert_eq!((outcomes(&done)[&1], done[0].attempts), ("signed", 2));
+    assert_eq!((outcomes(&done)[&1], done[0].attempts.count()), ("signed", 2));
     stage.observer.wait_for("session lost");
     assert_eq!(stage.script().ask(|told| (told.opened, told.closed, told.strangers)), (2, 1, 0));
 }
@@ -207,7 +207,7 @@ fn the_rest_of_a_spoilt_batch_is_not_begun_on_that_session() {
     let by_tag = outcomes(&done);
     assert_eq!((by_tag[&1], by_tag[&2], by_tag[&3]), ("token", "signed", "signed"));
     let failed = done.iter().find(|done| done.tag == 1).unwrap();
-    assert_eq!((failed.attempts, failed.verdict().unwrap().signed), (1, Signed::Unknown));
+    assert_eq!((failed.attempts.count(), failed.verdict().unwrap().signed), (1, Signed::Unknown));
     assert_eq!(stage.script().ask(|told| (told.begun.clone(), told.opened)), (vec![0, 1, 2, 3], 2));
 }
 
@@ -219,7 +219,7 @@ fn a_panic_in_a_token_costs_its_session_and_not_the_process() {
     assert_eq!(outcomes(&done)[&2], "signed");
     let panicked = done.iter().find(|done| done.tag == 1).unwrap();
     let verdict = panicked.verdict().unwrap();
-    assert_eq!((verdict.signed, panicked.attempts), (Signed::Unknown, 1), "not tried again");
+    assert_eq!((verdict.signed, panicked.attempts.count()), (Signed::Unknown, 1), "not tried again");
     assert_eq!(stage.script().ask(|told| (told.opened, told.closed)), (2, 1));
 }
 
@@ -300,7 +300,7 @@ fn of_a_stuck_batch_only_the_call_in_the_token_is_in_doubt() {
     let by_tag = outcomes(&done);
     assert_eq!((by_tag[&1], by_tag[&2], by_tag[&3]), ("signed", "stuck", "draining"));
     let unbegun = done.iter().find(|done| done.tag == 3).unwrap();
-    assert_eq!((unbegun.attempts, unbegun.verdict().unwrap().signed), (0, Signed::No));
+    assert_eq!((unbegun.attempts.count(), unbegun.verdict().unwrap().signed), (0, Signed::No));
     stage.script().open_gate(1);
     stage.script().wait(|told| told.closed == 1);
     assert_eq!(stage.script().ask(|told| told.begun.clone()), [0, 1, 2]);

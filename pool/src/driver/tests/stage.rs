@@ -282,7 +282,7 @@ impl Stage {
         scripts.iter().for_each(|script| prepare(script));
         let tokens = sessions.iter().zip(&scripts).enumerate().map(|(index, (&sessions, script))| {
             let token = ScriptedToken { name: format!("hsm{index}"), script: script.clone() };
-            TokenSetup { token: Arc::new(token), sessions }
+            TokenSetup::new(Arc::new(token), sessions)
         });
         let inboxes: Vec<Arc<TestInbox>> = vec![Arc::default(), Arc::default()];
         let observer = Arc::new(TestObserver::default());
@@ -304,6 +304,8 @@ impl Stage {
             tenant: 1,
             deadline_ns: self.pool.clock().in_ns(FOREVER),
             repeatable: false,
+            probe: false,
+            reference: 0,
             inbox: 0,
             tag,
         }
@@ -333,7 +335,7 @@ impl Stage {
     /// Another pool on a token like the first, with one inbox.
     pub(super) fn second_pool(&self, inbox: Arc<dyn Inbox>) -> Pool {
         let token = ScriptedToken { name: "other".into(), script: Arc::default() };
-        let tokens = vec![TokenSetup { token: Arc::new(token), sessions: 1 }];
+        let tokens = vec![TokenSetup::new(Arc::new(token), 1)];
         let pool = Pool::start(Config::default(), tokens, vec![inbox], self.observer.clone()).unwrap();
         pool.set_routes(&[TokenSet::only(0)]);
         pool

@@ -1,0 +1,117 @@
+//! The attempts at a job: each call that entered a token for it, and what became of what the token gave.
+
+use std::{fmt, ops::Deref};
+
+/// One call that entered a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The token's index
+    pub token: u16,
+    /// The session's place, counted through all tokens
+    pub session: u16,
+    /// What became of it
+    pub fate: Fate,
+    /// The error's exact name ([`segl_hsm::Error::code`]), `stuck` where the call was given up; none for a signature
+    pub code: Option<&'static str>,
+    /// Time inside the token; as far as it is known where the call was given up
+    pub token_us: u32,
+}
+
+/// What became of a call that entered a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// It gave what the job's owner got
+    Released,
+    /// It failed, and nothing was signed
+    Failed,
+    /// It ended, or was given up, without saying whether something was signed
+    Unknown,
+    /// It gave a signature that nobody gets
+    Discarded(Discard),
+}
+
+impl Fate {
+    /// The name used in the journal.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fate::Released => "released",
+            Fate::Failed => "failed",
+            Fate::Unknown => "unknown",
+            Fate::Discarded(_) => "discarded",
+        }
+    }
+}
+
+/// Why a signature is discarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Discard {
+    /// It came after its call had been given up
+    Late,
+    /// The token's own public key refuses it
+    WrongSignature,
+}
+
+impl Discard {
+    /// The name used in the journal.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Discard::Late => "late",
+            Discard::WrongSignature => "wrong-signature",
+        }
+    }
+}
+
+/// The attempts at one job in their order, in place: a job costs no allocation for them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Attempts {
+    list: [Attempt; Attempts::MAX],
+    len: u8,
+}
+
+impl Attempts {
+    /// Most attempts there can be, whatever [`crate::Rules::retries_max`] says.
+    pub const MAX: usize = 4;
+
+    /// None yet.
+    pub const NONE: Attempts = Attempts {
+        list: [Attempt { token: 0, session: 0, fate: Fate::Failed, code: None, token_us: 0 }; Attempts::MAX],
+        len: 0,
+    };
+
+    /// Of these, calls that ended without saying whether a signature was made.
+    pub fn unknown(&self) -> u8 {
+        self.iter().filter(|attempt| attempt.fate == Fate::Unknown).count() as u8
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u8 {
+        self.len
+    }
+
+    /// # Panics
+    /// When there are [`Attempts::MAX`] already: whoever tries again asks for room first.
+    pub(crate) fn push(&mut self, attempt: Attempt) {
+        self.list[usize::from(self.len)] = attempt;
+        self.len += 1;
+    }
+}
+
+impl Deref for Attempts {
+    type Target = [Attempt];
+
+    fn deref(&self) -> &[Attempt] {
+        &self.list[..usize::from(self.len)]
+    }
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Attempts::NONE
+    }
+}
+
+impl fmt::Debug for Attempts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
