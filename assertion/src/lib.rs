@@ -1,11 +1,15 @@
-//! What stands between a request and the bytes to sign, where that is more than a digest: the signing input of a JWS
-//! today, SAML assertions beside it.
+//! What stands between a request and the bytes to sign, where that is more than a digest: JWS and SAML assertions.
 //!
-//! No operation of the protocol uses this crate yet: keys of the purposes `jws` and `assertion` are listed and tested
-//! by segld, and sign nothing. The crate knows no key, no policy and no network, so that all of it can be fuzzed.
+//! The crate checks a document against a policy, says which bytes are signed, and puts the signature to it. It holds
+//! no private key and knows no network and no clock, so that all of it can be fuzzed.
 
 #![warn(missing_docs)]
 
-mod jws;
+mod capacity;
+pub mod jws;
+mod pattern;
+mod violation;
 
-pub use jws::{JwsAlgorithm, JwsError, PAYLOAD_MAX, Prepared, prepare};
+pub use capacity::Capacity;
+pub use pattern::{Pattern, PatternError};
+pub use violation::{PLACE_MAX, Refusal, VIOLATIONS_MAX, Violation};
