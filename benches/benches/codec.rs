@@ -6,7 +6,7 @@ use segl_wire::{
     Timings, encode_frame,
 };
 
-const LIMITS: Limits = Limits { batch_max: 1000, message_max: 65_536 };
+const LIMITS: Limits = Limits { batch_max: 1000, message_max: 65_536, document_max: 65_536 };
 
 fn request() -> Sign<'static> {
     let context = Context {
@@ -37,7 +37,7 @@ fn codec(criterion: &mut Criterion) {
             Sign::decode(body, &LIMITS).map(|sign| sign.key.len() + header.id as usize)
         });
     });
-    let answer = Signed { signature: vec![9; 71].into(), timings: Some(Timings { queue_us: 40, token_us: 900 }) };
+    let answer = Signed { signature: vec![9; 71].into(), timings: Some(Timings { queue_us: 40, token_us: 900 }), version: None };
     group.bench_function("encode Signed", |bencher| {
         let mut out = Vec::with_capacity(1024);
         bencher.iter(|| {

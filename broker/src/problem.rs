@@ -159,6 +159,10 @@ codes! {
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json";
     /// The key was used with another body
     IdempotencyMismatch = "idempotency-mismatch", UNPROCESSABLE_ENTITY, "This Idempotency-Key came with another request before";
+    /// It says what this caller may not have signed; `violations` lists it all
+    PolicyViolation = "policy-violation", UNPROCESSABLE_ENTITY, "The document is against the policy";
+    /// Not what it claims to be, or not safe to read
+    MalformedDocument = "malformed-document", UNPROCESSABLE_ENTITY, "The document cannot be read";
     /// The caller's share of kept answers is used up
     IdempotencyFull = "idempotency-full", TOO_MANY_REQUESTS, "Too many Idempotency-Keys within the window";
     /// All memory for kept answers is used up
@@ -207,6 +211,8 @@ impl Code {
             Wire::AlgorithmNotAllowed => Code::AlgorithmNotAllowed,
             Wire::ClassNotAllowed => Code::ClassNotAllowed,
             Wire::BadBatch => Code::BadBatch,
+            Wire::PolicyViolation => Code::PolicyViolation,
+            Wire::MalformedDocument => Code::MalformedDocument,
             Wire::Expired => Code::Expired,
             Wire::TooManyInFlight => Code::TooManyInFlight,
             Wire::Overloaded => Code::Overloaded,

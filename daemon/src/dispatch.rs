@@ -183,6 +183,7 @@ fn listed<'k>(grant: &'k GrantView<'_>, shown: Option<&'k Shown>, state: KeyStat
         spki_der: shown.map_or(&[][..], |shown| &shown.info.spki_der).into(),
         certificates: certificates.iter().map(|der| der.as_ref().into()).collect(),
         state,
+        versions: Vec::new(),
     }
 }
 

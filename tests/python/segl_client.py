@@ -5,6 +5,8 @@ It keeps one request in flight at a time, which is all that a script needs; ids 
 
     segl_client.py --address HOST:PORT --ca CA.pem --cert CLIENT.pem --key CLIENT.key demo
     segl_client.py ... sign --key-name seal --algorithm ecdsa-p256-sha256 --digest-hex 00ff...
+    segl_client.py ... sign-assertion --key-name login --signature-method URI assertion.xml
+    segl_client.py ... sign-jws --key-name tokens --algorithm ES256 claims.json
     segl_client.py ... keys
 """
 
@@ -29,6 +31,9 @@ HELLO, PING, PONG = 0x01, 0x02, 0x03
 LIST_KEYS, KEYS = 0x10, 0x11
 SIGN, SIGNED = 0x12, 0x13
 SIGN_BATCH, SIGNED_BATCH = 0x14, 0x15
+SIGN_ASSERTION, SIGNED_ASSERTION = 0x16, 0x17
+SIGN_ASSERTION_BATCH, SIGNED_ASSERTION_BATCH = 0x18, 0x19
+SIGN_JWS, SIGNED_JWS = 0x1A, 0x1B
 CANCEL, GO_AWAY, ERROR = 0x20, 0x21, 0x7F
 
 HELLO_MAX = 4096
@@ -36,10 +41,13 @@ ANSWER_MAX = 16 * 1024 * 1024
 
 CLASSES = {"login": 0, "signature": 1, "bulk": 2}
 DER, RAW = 0, 1
+KEY_INFO = {"none": 0, "leaf": 1, "chain": 2, "thumbprint": 3}
+SHA256_URI = "http://www.w3.org/2001/04/xmlenc#sha256"
 
 CODES = {
     1: "malformed", 2: "unknown_type", 3: "frame_too_long", 4: "bad_id", 5: "bad_input", 6: "not_granted",
-    7: "purpose_violated", 8: "algorithm_not_allowed", 9: "class_not_allowed", 10: "bad_batch", 20: "expired",
+    7: "purpose_violated", 8: "algorithm_not_allowed", 9: "class_not_allowed", 10: "bad_batch",
+    11: "policy_violation", 12: "malformed_document", 20: "expired",
     21: "too_many_in_flight", 22: "overloaded", 23: "key_unavailable", 24: "token_failed", 25: "audit_unavailable",
     26: "cancelled", 27: "draining", 28: "tenant_limit", 29: "key_refused", 40: "internal",
 }  # fmt: skip
@@ -57,6 +65,9 @@ class SeglError(Exception):
         self.retry = ("never", "here", "elsewhere")[body[4]]
         self.retry_after_ms = body.get(5)
         self.message = body[6]
+        self.violations = [
+            {"rule": violation[1], "place": violation.get(2), "text": violation[3]} for violation in body.get(7, [])
+        ]
         super().__init__(f"{self.code}: {self.message} (signed: {self.signed}, retry: {self.retry})")
 
 
@@ -95,7 +106,8 @@ class SeglClient:
         kind, frame_id, body = self._read()
         if kind != HELLO or frame_id != 0:
             raise ProtocolError(f"the server begins with a frame of type {kind:#04x}")
-        names = ("server", "frame_max", "in_flight_max", "batch_max", "message_max", "timeout_max_ms", "idle_ms")
+        names = ("server", "frame_max", "in_flight_max", "batch_max", "message_max", "timeout_max_ms", "idle_ms",
+                 "document_max")  # fmt: skip
         self.hello = {name: body[number] for number, name in enumerate(names, start=1)}
         self.body_max = ANSWER_MAX
 
@@ -112,7 +124,12 @@ class SeglClient:
         """What this client may use, as a list of dictionaries."""
         body = self._request(LIST_KEYS, KEYS, self._meta(timeout_ms, "login"), timeout_ms)
         names = ("name", "purpose", "type", "bits", "algorithms", "spki", "certificates", "state")
-        return [{name: key[number] for number, name in enumerate(names, start=1)} for key in body[1]]
+        keys = [{name: key[number] for number, name in enumerate(names, start=1)} for key in body[1]]
+        names = ("name", "phase", "active_from", "spki", "certificates", "state")
+        for key, raw in zip(keys, body[1], strict=True):
+            versions = raw.get(9, [])
+            key["versions"] = [{name: of[number] for number, name in enumerate(names, start=1)} for of in versions]
+        return keys
 
     def sign(
         self, key, algorithm, digest=None, message=None, encoding=DER, timings=False, timeout_ms=5000,
@@ -138,6 +155,40 @@ class SeglClient:
         if len(answer[1]) != len(items):
             raise ProtocolError(f"{len(answer[1])} answers to a batch of {len(items)}")
         return [_signed(item[1]) if 1 in item else SeglError(item[2]) for item in answer[1]]
+
+    def sign_assertion(
+        self, key, signature_method, document, digest_method=SHA256_URI, key_info="leaf", element_only=False,
+        timings=False, timeout_ms=5000, class_="login", reference=None, on_behalf_of=None, capacity=None,
+    ):  # fmt: skip
+        """The signed document, or with element_only (offset, ds:Signature)."""
+        body = self._meta(timeout_ms, class_, reference, on_behalf_of, capacity)
+        body |= _assertion_how(key, signature_method, digest_method, key_info, element_only, timings) | {20: document}
+        return _signed_assertion(self._request(SIGN_ASSERTION, SIGNED_ASSERTION, body, timeout_ms))
+
+    def sign_assertion_batch(
+        self, key, signature_method, items, digest_method=SHA256_URI, key_info="leaf", element_only=False,
+        timings=False, timeout_ms=10000, class_="bulk", reference=None, on_behalf_of=None, capacity=None,
+    ):  # fmt: skip
+        """Many assertions; items are dictionaries with document, and reference and capacity if there are any.
+
+        For each item what sign_assertion returns, or its SeglError."""
+        body = self._meta(timeout_ms, class_, reference, on_behalf_of, capacity)
+        body |= _assertion_how(key, signature_method, digest_method, key_info, element_only, timings)
+        body[16] = [_assertion_item(**item) for item in items]
+        answer = self._request(SIGN_ASSERTION_BATCH, SIGNED_ASSERTION_BATCH, body, timeout_ms)
+        if len(answer[1]) != len(items):
+            raise ProtocolError(f"{len(answer[1])} answers to a batch of {len(items)}")
+        return [_signed_assertion(item[1]) if 1 in item else SeglError(item[2]) for item in answer[1]]
+
+    def sign_jws(
+        self, key, algorithm, payload, header=None, key_info="none", timings=False, timeout_ms=5000,
+        class_="login", reference=None, on_behalf_of=None, capacity=None,
+    ):  # fmt: skip
+        """A JWS in compact serialisation; payload and header are the bytes of JSON objects."""
+        body = self._meta(timeout_ms, class_, reference, on_behalf_of, capacity)
+        body |= {10: key, 11: algorithm, 13: timings, 18: KEY_INFO[key_info], 22: payload}
+        body |= {} if header is None else {21: header}
+        return self._request(SIGN_JWS, SIGNED_JWS, body, timeout_ms)[1].decode("ascii")
 
     def ping(self, data=b"segl"):
         """Asks whether the server lives."""
@@ -239,6 +290,21 @@ def _payload(digest, message):
 
 def _item(digest=None, message=None, reference=None):
     return _payload(digest, message) | ({} if reference is None else {3: reference})
+
+
+def _assertion_how(key, signature_method, digest_method, key_info, element_only, timings):
+    return {
+        10: key, 11: signature_method, 13: timings, 17: digest_method, 18: KEY_INFO[key_info], 19: int(element_only),
+    }  # fmt: skip
+
+
+def _assertion_item(document, reference=None, capacity=None):
+    item = {3: reference, 5: capacity, 20: document}
+    return {key: value for key, value in item.items() if value is not None}
+
+
+def _signed_assertion(body):
+    return (body[4], body[1]) if 4 in body else body[1]
 
 
 def _signed(body):
@@ -350,6 +416,19 @@ def main():
     sign.add_argument("--on-behalf-of")
     sign.add_argument("--cvr", help="for the company with this number")
     sign.add_argument("--verify", action="store_true", help="with the public key that the server shows")
+    assertion = commands.add_parser("sign-assertion", help="print the signed assertion")
+    assertion.add_argument("--key-name", required=True)
+    assertion.add_argument("--signature-method", required=True, help="URI")
+    assertion.add_argument("--digest-method", default=SHA256_URI, help="URI")
+    assertion.add_argument("--key-info", choices=("none", "leaf", "chain"), default="leaf")
+    assertion.add_argument("--cvr", help="for the company with this number")
+    assertion.add_argument("document", type=argparse.FileType("rb"))
+    jws = commands.add_parser("sign-jws", help="print the JWS in compact serialisation")
+    jws.add_argument("--key-name", required=True)
+    jws.add_argument("--algorithm", required=True, help="such as ES256")
+    jws.add_argument("--header", type=str.encode, help="a JSON object")
+    jws.add_argument("--key-info", choices=KEY_INFO, default="none")
+    jws.add_argument("payload", type=argparse.FileType("rb"))
     arguments = parser.parse_args()
 
     try:
@@ -359,6 +438,8 @@ def main():
             return run(client, arguments)
     except (SeglError, Gone, ProtocolError, OSError, EOFError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        for violation in getattr(error, "violations", []):
+            print(f"  {violation['rule']} at {violation['place']}: {violation['text']}", file=sys.stderr)
         return 1
 
 
@@ -372,8 +453,21 @@ def run(client, arguments):
     if arguments.command == "keys":
         text = lambda value: base64.b64encode(value).decode() if isinstance(value, bytes) else value  # noqa: E731
         for key in client.list_keys():
-            key["certificates"] = [text(certificate) for certificate in key["certificates"]]
+            for shown in (key, *key["versions"]):
+                shown["certificates"] = [text(certificate) for certificate in shown["certificates"]]
+            key["versions"] = [{name: text(value) for name, value in of.items()} for of in key["versions"]]
             print(json.dumps({name: text(value) for name, value in key.items()}))
+        return 0
+    if arguments.command == "sign-assertion":
+        signed = client.sign_assertion(
+            arguments.key_name, arguments.signature_method, arguments.document.read(), arguments.digest_method,
+            arguments.key_info, capacity=arguments.cvr,
+        )  # fmt: skip
+        sys.stdout.buffer.write(signed)
+        return 0
+    if arguments.command == "sign-jws":
+        payload = arguments.payload.read()
+        print(client.sign_jws(arguments.key_name, arguments.algorithm, payload, arguments.header, arguments.key_info))
         return 0
     payload = {"digest": arguments.digest_hex, "message": arguments.message}
     encoding = RAW if arguments.raw else DER

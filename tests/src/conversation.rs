@@ -85,7 +85,7 @@ impl Conversation {
         if frame.header.known_kind() != Some(Kind::Hello) {
             return Err(format!("{} in place of Hello", describe(&frame)).into());
         }
-        let no_limits = Limits { batch_max: u32::MAX, message_max: u32::MAX };
+        let no_limits = Limits { batch_max: u32::MAX, message_max: u32::MAX, document_max: u32::MAX };
         let hello = Hello::decode(&frame.body, &no_limits)?.into_owned();
         frames.set_frame_max(ANSWER_MAX);
         Ok(Conversation { stream, frames, hello, last_id: 0 })

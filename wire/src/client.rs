@@ -6,6 +6,7 @@
 mod conversation;
 mod error;
 mod link;
+mod request;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use std::{
 
 pub use error::ClientError;
 use link::{Awaiting, Link, Reply, Submission};
+use request::Request;
 use supervisor::Phase;
 pub use supervisor::Status;
 pub use tls::{TlsError, tls_config};
@@ -32,7 +34,10 @@ use tokio::{
 };
 use transport::Connect;
 
-use crate::{Code, Error, Hello, Keys, Kind, ListKeys, Message, Meta, Payload, Sign, SignBatch, SignedState, Timings};
+use crate::{
+    Code, Error, Hello, Keys, ListKeys, Sign, SignAssertion, SignAssertionBatch, SignBatch, SignJws, SignedAssertion,
+    SignedJws, SignedState, Timings,
+};
 
 /// Where to connect to, and how patiently.
 #[derive(Clone)]
@@ -137,6 +142,8 @@ pub struct Signature {
     pub bytes: Vec<u8>,
     /// When asked for
     pub timings: Option<Timings>,
+    /// Which version of the key signed, if it has versions
+    pub version: Option<String>,
 }
 
 /// A handle on the connection, cheap to clone. The connection is closed when the last one is dropped.
@@ -214,6 +221,33 @@ impl Client {
     ) -> Result<Vec<Result<Signature, Error<'static>>>, ClientError> {
         match self.request(request).await? {
             Reply::SignedBatch(items) => Ok(items),
+            _ => unreachable!("a link checks that the answer is the request's"),
+        }
+    }
+
+    /// Asks for the signature of one assertion.
+    pub async fn sign_assertion(&self, request: &SignAssertion<'_>) -> Result<SignedAssertion<'static>, ClientError> {
+        match self.request(request).await? {
+            Reply::SignedAssertion(signed) => Ok(signed),
+            _ => unreachable!("a link checks that the answer is the request's"),
+        }
+    }
+
+    /// Asks for the signatures of many assertions; each has its own outcome, in the request's order.
+    pub async fn sign_assertion_batch(
+        &self,
+        request: &SignAssertionBatch<'_>,
+    ) -> Result<Vec<Result<SignedAssertion<'static>, Error<'static>>>, ClientError> {
+        match self.request(request).await? {
+            Reply::SignedAssertionBatch(items) => Ok(items),
+            _ => unreachable!("a link checks that the answer is the request's"),
+        }
+    }
+
+    /// Asks for one JWS.
+    pub async fn sign_jws(&self, request: &SignJws<'_>) -> Result<SignedJws<'static>, ClientError> {
+        match self.request(request).await? {
+            Reply::SignedJws(signed) => Ok(signed),
             _ => unreachable!("a link checks that the answer is the request's"),
         }
     }
@@ -321,102 +355,5 @@ impl<'c> Waiting<'c> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(self.1, Ordering::Relaxed);
-    }
-}
-
-/// What the client must know of a request.
-trait Request<'m>: Message<'m> + Clone {
-    const KIND: Kind;
-
-    fn meta(&self) -> &Meta<'m>;
-
-    fn meta_mut(&mut self) -> &mut Meta<'m>;
-
-    /// Slots it takes.
-    fn cost(&self) -> usize {
-        1
-    }
-
-    /// Refuses here, in the server's words, what the Hello says it would refuse.
-    fn fits(&self, _: &Hello<'_>) -> Result<(), Error<'static>> {
-        Ok(())
-    }
-
-    /// Whether a signature may exist when nothing is heard any more.
-    fn signed_when_lost() -> SignedState {
-        SignedState::Unknown
-    }
-}
-
-impl<'m> Request<'m> for ListKeys<'m> {
-    const KIND: Kind = Kind::ListKeys;
-
-    fn meta(&self) -> &Meta<'m> {
-        &self.meta
-    }
-
-    fn meta_mut(&mut self) -> &mut Meta<'m> {
-        &mut self.meta
-    }
-
-    /// The server counts it nowhere.
-    fn cost(&self) -> usize {
-        0
-    }
-
-    fn signed_when_lost() -> SignedState {
-        SignedState::No
-    }
-}
-
-impl<'m> Request<'m> for Sign<'m> {
-    const KIND: Kind = Kind::Sign;
-
-    fn meta(&self) -> &Meta<'m> {
-        &self.meta
-    }
-
-    fn meta_mut(&mut self) -> &mut Meta<'m> {
-        &mut self.meta
-    }
-
-    fn fits(&self, hello: &Hello<'_>) -> Result<(), Error<'static>> {
-        payload_fits(&self.payload, hello)
-    }
-}
-
-impl<'m> Request<'m> for SignBatch<'m> {
-    const KIND: Kind = Kind::SignBatch;
-
-    fn meta(&self) -> &Meta<'m> {
-        &self.meta
-    }
-
-    fn meta_mut(&mut self) -> &mut Meta<'m> {
-        &mut self.meta
-    }
-
-    fn cost(&self) -> usize {
-        self.items.len()
-    }
-
-    fn fits(&self, hello: &Hello<'_>) -> Result<(), Error<'static>> {
-        // A batch above in_flight_max would wait for its slots for ever.
-        let max = hello.batch_max.min(hello.in_flight_max) as usize;
-        if !(1..=max).contains(&self.items.len()) {
-            let what = format!("a batch has 1 to {max} items here, not {}", self.items.len());
-            return Err(Error::of(Code::BadBatch, what));
-        }
-        self.items.iter().try_for_each(|item| payload_fits(&item.payload, hello))
-    }
-}
-
-fn payload_fits(payload: &Payload<'_>, hello: &Hello<'_>) -> Result<(), Error<'static>> {
-    match payload {
-        Payload::Message(message) if message.len() > hello.message_max as usize => {
-            let what = format!("a message has at most {} bytes here, not {}", hello.message_max, message.len());
-            Err(Error::of(Code::BadInput, what))
-        }
-        _ => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod connection;
+mod document;
 mod request;
 
 use crate::{
@@ -26,11 +27,13 @@ pub struct Limits {
     pub batch_max: u32,
     /// Longest message to sign, in bytes
     pub message_max: u32,
+    /// Longest document, in bytes
+    pub document_max: u32,
 }
 
 impl From<&Hello<'_>> for Limits {
     fn from(hello: &Hello<'_>) -> Self {
-        Limits { batch_max: hello.batch_max, message_max: hello.message_max }
+        Limits { batch_max: hello.batch_max, message_max: hello.message_max, document_max: hello.document_max }
     }
 }
 

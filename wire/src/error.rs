@@ -7,6 +7,12 @@ use crate::numbered::numbered;
 /// Longest text for a human in an [`Error`] or a [`crate::GoAway`], in bytes.
 pub const EXPLANATION_MAX: usize = 512;
 
+/// Most violations in one [`Error`].
+pub const VIOLATIONS_MAX: usize = 32;
+
+/// Longest place of a [`Violation`], in bytes.
+pub const PLACE_MAX: usize = 256;
+
 numbered! {
     /// What went wrong, one code a cause. The number is the wire's.
     pub enum Code {
@@ -30,6 +36,10 @@ numbered! {
         ClassNotAllowed = 9,
         /// More items than announced, or none
         BadBatch = 10,
+        /// The document says what this client may not have signed; [`Error::violations`] lists it all
+        PolicyViolation = 11,
+        /// The document is not what it claims to be, or not safe to read; [`Error::violations`] says where
+        MalformedDocument = 12,
         /// The deadline passed before a token began
         Expired = 20,
         /// More in flight than announced
@@ -136,6 +146,8 @@ impl Code {
             Code::AlgorithmNotAllowed => row("algorithm_not_allowed", Client, No, Never),
             Code::ClassNotAllowed => row("class_not_allowed", Client, No, Never),
             Code::BadBatch => row("bad_batch", Client, No, Never),
+            Code::PolicyViolation => row("policy_violation", Client, No, Never),
+            Code::MalformedDocument => row("malformed_document", Client, No, Never),
             Code::Expired => row("expired", Server, No, Elsewhere),
             Code::TooManyInFlight => row("too_many_in_flight", Client, No, Here),
             Code::Overloaded => row("overloaded", Server, No, Elsewhere),
@@ -167,6 +179,44 @@ pub struct Error<'a> {
     pub retry_after_ms: Option<u32>,
     /// For a human: what is wrong and what to do
     pub message: Cow<'a, str>,
+    /// What is wrong with a document, one by one; at most [`VIOLATIONS_MAX`]
+    pub violations: Vec<Violation<'a>>,
+}
+
+/// One thing that is wrong with a document. It repeats nothing that the document says of a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation<'a> {
+    /// Which rule: stable, for programs; at most [`crate::NAME_MAX`] bytes
+    pub rule: Cow<'a, str>,
+    /// Where: an XPath, or a JSON pointer (RFC 6901); at most [`PLACE_MAX`] bytes
+    pub place: Option<Cow<'a, str>>,
+    /// For a human: what was expected; at most [`EXPLANATION_MAX`] bytes
+    pub text: Cow<'a, str>,
+}
+
+impl<'a> Violation<'a> {
+    /// Made fit for the wire; an empty place is none.
+    pub fn new(
+        rule: impl Into<Cow<'a, str>>,
+        place: impl Into<Cow<'a, str>>,
+        text: impl Into<Cow<'a, str>>,
+    ) -> Violation<'a> {
+        let place = Some(place.into()).filter(|place| !place.is_empty());
+        Violation {
+            rule: fit(rule.into(), crate::NAME_MAX),
+            place: place.map(|place| fit(place, PLACE_MAX)),
+            text: explanation(text),
+        }
+    }
+
+    /// Borrowing nothing.
+    pub fn into_owned(self) -> Violation<'static> {
+        Violation {
+            rule: Cow::Owned(self.rule.into_owned()),
+            place: self.place.map(|place| Cow::Owned(place.into_owned())),
+            text: Cow::Owned(self.text.into_owned()),
+        }
+    }
 }
 
 impl<'a> Error<'a> {
@@ -179,7 +229,13 @@ impl<'a> Error<'a> {
             retry: code.retry(),
             retry_after_ms: None,
             message: explanation(message),
+            violations: Vec::new(),
         }
+    }
+
+    /// With what is wrong one by one; beyond [`VIOLATIONS_MAX`] the rest is left out.
+    pub fn violations(self, violations: impl IntoIterator<Item = Violation<'a>>) -> Self {
+        Error { violations: violations.into_iter().take(VIOLATIONS_MAX).collect(), ..self }
     }
 
     /// With what is known about a signature in this case.
@@ -204,22 +260,29 @@ impl<'a> Error<'a> {
 
     /// Borrowing nothing.
     pub fn into_owned(self) -> Error<'static> {
-        Error { message: Cow::Owned(self.message.into_owned()), ..self }
+        Error {
+            message: Cow::Owned(self.message.into_owned()),
+            violations: self.violations.into_iter().map(Violation::into_owned).collect(),
+            ..self
+        }
     }
 }
 
 /// Makes a text for a human fit for the wire: cut to [`EXPLANATION_MAX`] bytes, control characters become spaces, an
 /// empty one a dash.
 pub fn explanation<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
-    let mut text = text.into();
+    fit(text.into(), EXPLANATION_MAX)
+}
+
+fn fit(mut text: Cow<'_, str>, max: usize) -> Cow<'_, str> {
     if text.is_empty() {
         return Cow::Borrowed("-");
     }
     if text.contains(char::is_control) {
         text = Cow::Owned(text.replace(char::is_control, " "));
     }
-    if text.len() > EXPLANATION_MAX {
-        let mut end = EXPLANATION_MAX;
+    if text.len() > max {
+        let mut end = max;
         while !text.is_char_boundary(end) {
             end -= 1;
         }
@@ -246,7 +309,7 @@ mod tests {
             assert_eq!(Code::from_u8(*code as u8), Some(*code));
         }
         assert_eq!(Code::from_u8(0), None);
-        assert_eq!(Code::from_u8(11), None);
+        assert_eq!(Code::from_u8(13), None);
     }
 
     #[test]

@@ -109,6 +109,18 @@ numbered! {
         SignBatch = 0x14,
         /// Answer to SignBatch
         SignedBatch = 0x15,
+        /// One SAML assertion
+        SignAssertion = 0x16,
+        /// Answer to SignAssertion
+        SignedAssertion = 0x17,
+        /// Many SAML assertions with one key
+        SignAssertionBatch = 0x18,
+        /// Answer to SignAssertionBatch
+        SignedAssertionBatch = 0x19,
+        /// One JSON Web Signature
+        SignJws = 0x1a,
+        /// Answer to SignJws
+        SignedJws = 0x1b,
         /// The request with the header's id is not wanted any more; it gets one final answer still
         Cancel = 0x20,
         /// The sender starts to leave, id 0

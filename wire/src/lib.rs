@@ -7,6 +7,7 @@ mod cbor;
 #[cfg(feature = "client")]
 pub mod client;
 mod codec;
+mod document;
 mod error;
 mod frame;
 mod message;
@@ -16,6 +17,7 @@ mod splitter;
 
 pub use cbor::{DEPTH_MAX, DecodeError, EXTENSION_KEY_MIN, check};
 pub use codec::{Limits, Message};
+pub use document::*;
 pub use error::*;
 pub use frame::*;
 pub use message::*;

@@ -89,6 +89,9 @@ pub const ALGORITHMS_MAX: usize = 32;
 /// Most certificates of a key's chain.
 pub const CERTIFICATES_MAX: usize = 16;
 
+/// Most versions of a key.
+pub const VERSIONS_MAX: usize = 16;
+
 /// What every request carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta<'a> {
@@ -193,6 +196,8 @@ pub struct Signed<'a> {
     pub signature: Cow<'a, [u8]>,
     /// When asked for
     pub timings: Option<Timings>,
+    /// Which version of the key signed; none when it has no versions
+    pub version: Option<Cow<'a, str>>,
 }
 
 /// The answers to a batch, in its order.
@@ -228,6 +233,38 @@ pub struct Key<'a> {
     pub certificates: Vec<Cow<'a, [u8]>>,
     /// Whether it can sign now
     pub state: KeyState,
+    /// Its versions, by the time from which they sign; empty when it has only itself. What stands above is the active
+    /// version's.
+    pub versions: Vec<KeyVersion<'a>>,
+}
+
+/// One of a key's versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyVersion<'a> {
+    /// Its name
+    pub name: Cow<'a, str>,
+    /// Before its time, in it, or after it
+    pub phase: VersionPhase,
+    /// From when it signs, in seconds since 1970
+    pub active_from_unix_s: u64,
+    /// As [`Key::spki_der`]
+    pub spki_der: Cow<'a, [u8]>,
+    /// As [`Key::certificates`]
+    pub certificates: Vec<Cow<'a, [u8]>>,
+    /// Whether it could sign now
+    pub state: KeyState,
+}
+
+numbered! {
+    /// Where a key's version is in its life.
+    pub enum VersionPhase {
+        /// Published, so that others know it when it begins to sign
+        Next = 0,
+        /// It signs
+        Active = 1,
+        /// Another has taken over; what it signed is still verified with it
+        Former = 2,
+    }
 }
 
 numbered! {
@@ -261,6 +298,8 @@ pub struct Hello<'a> {
     pub timeout_max_ms: u32,
     /// A connection without traffic for so long is closed
     pub idle_ms: u32,
+    /// Longest document (SAML, or a JWS's header or payload), in bytes
+    pub document_max: u32,
 }
 
 /// Ping and Pong.

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::{
-    BatchItem, Context, GoAway, Hello, Key, Keys, ListKeys, Meta, Payload, Ping, Sign, SignBatch, Signed, SignedBatch,
+    BatchItem, Context, GoAway, Hello, Key, KeyVersion, Keys, ListKeys, Meta, Payload, Ping, Sign, SignBatch, Signed,
+    SignedBatch,
 };
 
 fn own<T: ToOwned + ?Sized + 'static>(value: Cow<'_, T>) -> Cow<'static, T> {
@@ -77,7 +78,7 @@ impl BatchItem<'_> {
 impl Signed<'_> {
     /// Borrowing nothing.
     pub fn into_owned(self) -> Signed<'static> {
-        Signed { signature: own(self.signature), ..self }
+        Signed { signature: own(self.signature), version: self.version.map(own), ..self }
     }
 }
 
@@ -107,6 +108,19 @@ impl Key<'_> {
             purpose: own(self.purpose),
             key_type: own(self.key_type),
             algorithms: self.algorithms.into_iter().map(own).collect(),
+            spki_der: own(self.spki_der),
+            certificates: self.certificates.into_iter().map(own).collect(),
+            versions: self.versions.into_iter().map(KeyVersion::into_owned).collect(),
+            ..self
+        }
+    }
+}
+
+impl KeyVersion<'_> {
+    /// Borrowing nothing.
+    pub fn into_owned(self) -> KeyVersion<'static> {
+        KeyVersion {
+            name: own(self.name),
             spki_der: own(self.spki_der),
             certificates: self.certificates.into_iter().map(own).collect(),
             ..self

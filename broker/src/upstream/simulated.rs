@@ -121,6 +121,7 @@ pub(crate) fn key(name: &str, state: wire::KeyState) -> wire::Key<'static> {
         spki_der: vec![0x30; 91].into(),
         certificates: vec![vec![0x31; 10].into()],
         state,
+        versions: Vec::new(),
     }
 }
 

@@ -57,6 +57,7 @@ pub(super) fn reactor(section: Section<'_>, files: &Files<'_>) -> Reactor {
 pub(super) fn limits(section: Section<'_>) -> Limits {
     let s = Duration::from_secs;
     let ms = Duration::from_millis;
+    let frame_max = section.size("frame_max", 256 * KIB, 4 * KIB..=16 * MIB);
     let limits = Limits {
         connections: section.integer("connections", 4_096, 1..=1_000_000) as usize,
         connections_per_tenant: section.integer("connections_per_tenant", 1_024, 1..=1_000_000) as usize,
@@ -64,12 +65,13 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         handshake_timeout: section.duration("handshake_timeout", "5s", ms(100)..=s(60)),
         idle_timeout: section.duration("idle_timeout", "5m", s(1)..=s(86_400)),
         write_timeout: section.duration("write_timeout", "10s", ms(100)..=s(600)),
-        frame_max: section.size("frame_max", 256 * KIB, 4 * KIB..=16 * MIB) as u32,
+        frame_max: frame_max as u32,
         in_flight_per_connection: section.count("in_flight_per_connection", 1_024, 1..=65_536),
         in_flight_per_tenant: section.count("in_flight_per_tenant", 8_192, 1..=1_000_000),
         pending_output_max: section.size("pending_output_max", 256 * KIB, 16 * KIB..=64 * MIB) as usize,
         batch_max: section.count("batch_max", 256, 1..=4_096),
         message_max: section.size("message_max", 64 * KIB, 64..=8 * MIB) as u32,
+        document_max: section.size("document_max", (128 * KIB).min(frame_max - FRAME_OVERHEAD), KIB..=8 * MIB) as u32,
         timeout_max: section.duration("timeout_max", "30s", ms(10)..=s(600)),
         drain_timeout: section.duration("drain_timeout", "20s", ms(100)..=s(600)),
     };
@@ -79,7 +81,6 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         }
     };
     let batch_max = u64::from(limits.batch_max);
-    let frame_max = u64::from(limits.frame_max);
     let over = batch_max > limits.in_flight_per_connection.into();
     let hint = "lower `batch_max` or raise `in_flight_per_connection`";
     let text = "a full batch would never fit into what a connection may have in flight";
@@ -88,6 +89,9 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
     let text = "a message of `message_max` would not fit into a frame of `frame_max`";
     let hint = "leave 1KiB between the two";
     refuse(if section.has("message_max") { "message_max" } else { "frame_max" }, over, text, hint);
+    let over = u64::from(limits.document_max) + FRAME_OVERHEAD > frame_max;
+    let text = "a document of `document_max` would not fit into a frame of `frame_max`";
+    refuse(if section.has("document_max") { "document_max" } else { "frame_max" }, over, text, hint);
     let over = batch_max * BATCH_ITEM_MAX + FRAME_OVERHEAD > frame_max;
     let text = "a full batch of digests would not fit into a frame of `frame_max`";
     let hint = "an item with its reference takes up to 208 bytes: lower `batch_max` or raise `frame_max`";

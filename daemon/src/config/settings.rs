@@ -95,6 +95,8 @@ pub struct Limits {
     pub batch_max: u32,
     /// Longest message to sign, in bytes
     pub message_max: u32,
+    /// Longest document (SAML, a JWS's header or payload), in bytes
+    pub document_max: u32,
     /// Longest time a request may ask for
     pub timeout_max: Duration,
     /// From SIGTERM to the exit, answers in flight or not

@@ -144,7 +144,7 @@ impl Reactor {
         };
         let timings =
             request.answers.timings.then_some(Timings { queue_us: completion.queue_us, token_us: completion.token_us });
-        Ok(segl_wire::Signed { signature: signature.into(), timings })
+        Ok(segl_wire::Signed { signature: signature.into(), timings, version: None })
     }
 
     /// The intent is not on disk and will not be, or too late: whatever was signed is destroyed.

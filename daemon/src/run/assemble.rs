@@ -62,7 +62,7 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
         desk: Desk::new(pool, journal, &config.host.name),
         keys,
         token_names: tokens.names(),
-        wire_limits: WireLimits { batch_max: config.limits.batch_max, message_max: config.limits.message_max },
+        wire_limits: WireLimits::from(&hello(config)),
         hello: hello(config),
         limits: config.limits.clone(),
         census: Census::default(),
@@ -135,5 +135,6 @@ fn hello(config: &Config) -> Hello<'static> {
         message_max: limits.message_max,
         timeout_max_ms: ms(limits.timeout_max),
         idle_ms: ms(limits.idle_timeout),
+        document_max: limits.document_max,
     }
 }

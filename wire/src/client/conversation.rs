@@ -31,7 +31,7 @@ pub(super) struct Opened {
 pub(super) async fn open(connect: &Connect) -> Result<Opened, Arc<str>> {
     let mut stream = connect().await.map_err(|error| Arc::from(error.to_string()))?;
     let mut received = FrameBuffer::new(HELLO_MAX);
-    let no_limits = Limits { batch_max: 0, message_max: 0 };
+    let no_limits = Limits { batch_max: 0, message_max: 0, document_max: 0 };
     loop {
         if let Some((header, body)) = received.next_frame().map_err(|error| Arc::from(error.to_string()))? {
             let hello = match header.known_kind() {

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::{ClientError, Request, Signature, Trace, TraceEvent};
 use crate::{
     Cancel, Code, DecodeError, Error, GoAway, HEADER_LEN, Header, Hello, Keys, Kind, Limits, Message, Ping, Signed,
-    SignedBatch, SignedState, encode_frame,
+    SignedAssertion, SignedAssertionBatch, SignedBatch, SignedJws, SignedState, encode_frame,
 };
 
 /// Output kept for a server that does not read, beyond what requests in flight can be: answers to its own Pings.
@@ -24,7 +24,21 @@ const PONGS_MAX: usize = 1024;
 pub(super) enum Reply {
     Signed(Signature),
     SignedBatch(Vec<Result<Signature, Error<'static>>>),
+    SignedAssertion(SignedAssertion<'static>),
+    SignedAssertionBatch(Vec<Result<SignedAssertion<'static>, Error<'static>>>),
+    SignedJws(SignedJws<'static>),
     Keys(Keys<'static>),
+}
+
+impl Reply {
+    /// How many answers it holds, when it is a batch's.
+    fn items(&self) -> Option<usize> {
+        match self {
+            Reply::SignedBatch(items) => Some(items.len()),
+            Reply::SignedAssertionBatch(items) => Some(items.len()),
+            _ => None,
+        }
+    }
 }
 
 type Answer = Result<Reply, ClientError>;
@@ -162,13 +176,8 @@ impl Link {
             return Err(Error::of(Code::FrameTooLong, what));
         }
         state.last_id = id;
-        let expected = match R::KIND {
-            Kind::Sign => Kind::Signed,
-            Kind::SignBatch => Kind::SignedBatch,
-            _ => Kind::Keys,
-        };
         let pending = Pending {
-            expected,
+            expected: R::ANSWER,
             items: request.cost(),
             signed_when_lost: R::signed_when_lost(),
             answer: sender,
@@ -223,7 +232,14 @@ impl Link {
         let limits = Limits::from(&*self.hello);
         let bad = |what: &str, error: DecodeError| Arc::from(format!("the server's {what}: {error}"));
         match header.known_kind() {
-            Some(kind @ (Kind::Signed | Kind::SignedBatch | Kind::Keys)) => self.answered(kind, header.id, body),
+            Some(
+                kind @ (Kind::Signed
+                | Kind::SignedBatch
+                | Kind::SignedAssertion
+                | Kind::SignedAssertionBatch
+                | Kind::SignedJws
+                | Kind::Keys),
+            ) => self.answered(kind, header.id, body),
             Some(Kind::Error) if header.id == 0 => {
                 self.leave(Left::Draining, said(&Error::decode(body, &limits)));
                 Ok(())
@@ -373,23 +389,39 @@ impl State {
 }
 
 fn decode_answer(kind: Kind, pending: &Pending, body: &[u8], limits: &Limits) -> Result<Answer, String> {
-    let keep = |signed: Signed<'_>| Signature { bytes: signed.signature.into_owned(), timings: signed.timings };
-    let answer = match kind {
+    let read = match kind {
         Kind::Error => Error::decode(body, limits).map(|error| Err(ClientError::Refused(error.into_owned()))),
         kind if kind != pending.expected => return Err(format!("{kind:?} in place of {:?}", pending.expected)),
-        Kind::Signed => Signed::decode(body, limits).map(|signed| Ok(Reply::Signed(keep(signed)))),
-        Kind::Keys => Keys::decode(body, limits).map(|keys| Ok(Reply::Keys(keys.into_owned()))),
-        _ => SignedBatch::decode(body, limits).map(|batch| {
-            let items = batch.items.into_iter();
-            Ok(Reply::SignedBatch(items.map(|item| item.map(keep).map_err(Error::into_owned)).collect()))
-        }),
+        kind => decode_reply(kind, body, limits).map(Ok),
     };
-    match answer {
-        Ok(Ok(Reply::SignedBatch(items))) if items.len() != pending.items => {
-            Err(format!("{} answers to a batch of {}", items.len(), pending.items))
+    let answer = read.map_err(|error| error.to_string())?;
+    match answer.as_ref().ok().and_then(Reply::items) {
+        Some(items) if items != pending.items => Err(format!("{items} answers to a batch of {}", pending.items)),
+        _ => Ok(answer),
+    }
+}
+
+fn decode_reply(kind: Kind, body: &[u8], limits: &Limits) -> Result<Reply, DecodeError> {
+    Ok(match kind {
+        Kind::Signed => Reply::Signed(keep(Signed::decode(body, limits)?)),
+        Kind::SignedBatch => {
+            let items = SignedBatch::decode(body, limits)?.items.into_iter();
+            Reply::SignedBatch(items.map(|item| item.map(keep).map_err(Error::into_owned)).collect())
         }
-        Ok(answer) => Ok(answer),
-        Err(error) => Err(error.to_string()),
+        Kind::SignedAssertion => Reply::SignedAssertion(SignedAssertion::decode(body, limits)?.into_owned()),
+        Kind::SignedAssertionBatch => {
+            Reply::SignedAssertionBatch(SignedAssertionBatch::decode(body, limits)?.into_owned().items)
+        }
+        Kind::SignedJws => Reply::SignedJws(SignedJws::decode(body, limits)?.into_owned()),
+        _ => Reply::Keys(Keys::decode(body, limits)?.into_owned()),
+    })
+}
+
+fn keep(signed: Signed<'_>) -> Signature {
+    Signature {
+        bytes: signed.signature.into_owned(),
+        timings: signed.timings,
+        version: signed.version.map(|version| version.into_owned()),
     }
 }
 

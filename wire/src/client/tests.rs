@@ -31,6 +31,7 @@ fn hello() -> Hello<'static> {
         message_max: 1024,
         timeout_max_ms: 60_000,
         idle_ms: 600_000,
+        document_max: 1 << 17,
     }
 }
 
@@ -72,7 +73,7 @@ impl Server {
     }
 
     async fn answer(&mut self, id: u64, signature: &str) {
-        let signed = Signed { signature: signature.as_bytes().into(), timings: None };
+        let signed = Signed { signature: signature.as_bytes().into(), timings: None, version: None };
         self.send(Kind::Signed, id, &signed).await;
     }
 
@@ -93,7 +94,7 @@ impl Server {
     async fn next_sign(&mut self) -> (u64, Sign<'static>) {
         let (kind, id, body) = self.next().await.unwrap();
         assert_eq!(kind, Kind::Sign);
-        let limits = Limits { batch_max: 1024, message_max: 4096 };
+        let limits = Limits { batch_max: 1024, message_max: 4096, document_max: 1 << 16 };
         (id, Sign::decode(&body, &limits).unwrap().into_owned())
     }
 

@@ -10,7 +10,7 @@ use crate::{
 
 impl<'a> Body<'a> for Hello<'a> {
     fn write(&self, w: &mut Writer<'_>) {
-        w.map(7);
+        w.map(8);
         w.uint(1u8);
         w.text(&self.server);
         for (key, number) in [
@@ -20,6 +20,7 @@ impl<'a> Body<'a> for Hello<'a> {
             (5, self.message_max),
             (6, self.timeout_max_ms),
             (7, self.idle_ms),
+            (8, self.document_max),
         ] {
             w.uint(key);
             w.uint(number);
@@ -28,16 +29,16 @@ impl<'a> Body<'a> for Hello<'a> {
 
     fn read(r: &mut Reader<'a>, _: &Limits) -> Result<Self> {
         let mut server = None;
-        let mut numbers = [None; 6];
+        let mut numbers = [None; 7];
         r.map(|r, key| {
             match key {
                 1 => server = Some(Cow::Borrowed(r.text(TEXT_MAX)?)),
-                2..=7 => numbers[key as usize - 2] = Some(r.u32()?),
+                2..=8 => numbers[key as usize - 2] = Some(r.u32()?),
                 _ => return r.extension(key),
             }
             Ok(())
         })?;
-        let [frame_max, in_flight_max, batch_max, message_max, timeout_max_ms, idle_ms] = numbers;
+        let [frame_max, in_flight_max, batch_max, message_max, timeout_max_ms, idle_ms, document_max] = numbers;
         Ok(Hello {
             server: need(server, r, "no server")?,
             frame_max: need(frame_max, r, "no frame_max")?,
@@ -46,6 +47,7 @@ impl<'a> Body<'a> for Hello<'a> {
             message_max: need(message_max, r, "no message_max")?,
             timeout_max_ms: need(timeout_max_ms, r, "no timeout_max_ms")?,
             idle_ms: need(idle_ms, r, "no idle_ms")?,
+            document_max: need(document_max, r, "no document_max")?,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! ListKeys, Sign, SignBatch and Cancel. A key has the same meaning in each of them.
+//! ListKeys, Sign, SignBatch and Cancel, and what all requests share. A key has the same meaning in each of them.
 
 use std::borrow::Cow;
 
@@ -6,21 +6,29 @@ use super::{Body, Limits, Result, bytes_up_to, need};
 use crate::{
     BatchItem, Cancel, Capacity, Class, Code, Context, Cvr, DIGEST_MAX, EcdsaEncoding, ListKeys, Meta, NAME_MAX,
     Payload, Sign, SignBatch, TEXT_MAX,
-    cbor::{Reader, Writer},
+    cbor::{EXTENSION_KEY_MIN, Reader, Writer},
 };
 
 const TIMEOUT_MS: u64 = 1;
 const CLASS: u64 = 2;
-const REFERENCE: u64 = 3;
+pub(super) const REFERENCE: u64 = 3;
 const ON_BEHALF_OF: u64 = 4;
-const CAPACITY: u64 = 5;
-const KEY: u64 = 10;
-const ALGORITHM: u64 = 11;
+pub(super) const CAPACITY: u64 = 5;
+pub(super) const KEY: u64 = 10;
+pub(super) const ALGORITHM: u64 = 11;
 const ENCODING: u64 = 12;
-const TIMINGS: u64 = 13;
+pub(super) const TIMINGS: u64 = 13;
 const DIGEST: u64 = 14;
 const MESSAGE: u64 = 15;
-const ITEMS: u64 = 16;
+pub(super) const ITEMS: u64 = 16;
+
+/// A set of keys, as bits.
+pub(super) const fn keys(from: u64, to: u64) -> u64 {
+    ((1 << (to - from + 1)) - 1) << from
+}
+
+/// The keys of every request.
+pub(super) const META: u64 = keys(TIMEOUT_MS, CAPACITY);
 
 impl<'a> Body<'a> for ListKeys<'a> {
     fn write(&self, w: &mut Writer<'_>) {
@@ -29,7 +37,7 @@ impl<'a> Body<'a> for ListKeys<'a> {
     }
 
     fn read(r: &mut Reader<'a>, limits: &Limits) -> Result<Self> {
-        let parts = Parts::read(r, limits, TIMEOUT_MS..=CAPACITY)?;
+        let parts = Parts::read(r, limits, META, no_more)?;
         Ok(ListKeys { meta: parts.meta(r)? })
     }
 }
@@ -43,7 +51,7 @@ impl<'a> Body<'a> for Sign<'a> {
     }
 
     fn read(r: &mut Reader<'a>, limits: &Limits) -> Result<Self> {
-        let mut parts = Parts::read(r, limits, TIMEOUT_MS..=MESSAGE)?;
+        let mut parts = Parts::read(r, limits, META | keys(KEY, MESSAGE), no_more)?;
         Ok(Sign {
             payload: need(parts.payload.take(), r, "nothing to sign")?,
             key: need(parts.key.take(), r, "no key")?,
@@ -73,7 +81,7 @@ impl<'a> Body<'a> for SignBatch<'a> {
     }
 
     fn read(r: &mut Reader<'a>, limits: &Limits) -> Result<Self> {
-        let mut parts = Parts::read(r, limits, TIMEOUT_MS..=ITEMS)?;
+        let mut parts = Parts::read(r, limits, META | keys(KEY, ITEMS), no_more)?;
         if parts.payload.is_some() {
             return Err(r.malformed("a batch's digests and messages stand in its items"));
         }
@@ -99,27 +107,37 @@ impl<'a> Body<'a> for Cancel {
     }
 }
 
-/// Everything that a request can carry, as found.
+/// For requests without keys of their own.
+fn no_more(r: &mut Reader<'_>, key: u64) -> Result<()> {
+    r.extension(key)
+}
+
+/// What requests share, as found.
 #[derive(Default)]
-struct Parts<'a> {
+pub(super) struct Parts<'a> {
     timeout_ms: Option<u32>,
     class: Option<Class>,
     context: Context<'a>,
-    key: Option<Cow<'a, str>>,
-    algorithm: Option<Cow<'a, str>>,
+    pub(super) key: Option<Cow<'a, str>>,
+    pub(super) algorithm: Option<Cow<'a, str>>,
     encoding: Option<EcdsaEncoding>,
-    timings: Option<bool>,
+    pub(super) timings: Option<bool>,
     payload: Option<Payload<'a>>,
     items: Option<Vec<BatchItem<'a>>>,
 }
 
 impl<'a> Parts<'a> {
-    /// Reads a request of which `known` keys have a meaning.
-    fn read(r: &mut Reader<'a>, limits: &Limits, known: std::ops::RangeInclusive<u64>) -> Result<Self> {
+    /// Reads a request of which the keys in the set `known` are read here; `own` takes the others.
+    pub(super) fn read(
+        r: &mut Reader<'a>,
+        limits: &Limits,
+        known: u64,
+        mut own: impl FnMut(&mut Reader<'a>, u64) -> Result<()>,
+    ) -> Result<Self> {
         let mut parts = Parts::default();
         r.map(|r, key| {
-            if !known.contains(&key) {
-                return r.extension(key);
+            if key >= EXTENSION_KEY_MIN || known & 1 << key == 0 {
+                return own(r, key);
             }
             match key {
                 TIMEOUT_MS => parts.timeout_ms = Some(r.u32()?),
@@ -143,7 +161,7 @@ impl<'a> Parts<'a> {
         Ok(parts)
     }
 
-    fn meta(self, r: &Reader<'_>) -> Result<Meta<'a>> {
+    pub(super) fn meta(self, r: &Reader<'_>) -> Result<Meta<'a>> {
         Ok(Meta {
             timeout_ms: need(self.timeout_ms, r, "no timeout_ms")?,
             class: need(self.class, r, "no class")?,
@@ -181,7 +199,7 @@ fn read_payload<'a>(r: &mut Reader<'a>, key: u64, limits: &Limits, into: &mut Op
     Ok(())
 }
 
-fn read_capacity(r: &mut Reader<'_>) -> Result<Capacity> {
+pub(super) fn read_capacity(r: &mut Reader<'_>) -> Result<Capacity> {
     if r.at_text() {
         let cvr = Cvr::new(r.text(TEXT_MAX)?);
         return Ok(Capacity::Company(need(cvr, r, "a CVR number is eight digits")?));
@@ -189,20 +207,20 @@ fn read_capacity(r: &mut Reader<'_>) -> Result<Capacity> {
     r.number(|number| (number == 0).then_some(Capacity::Citizen), "no such capacity")
 }
 
-fn text<'a>(r: &mut Reader<'a>) -> Result<Cow<'a, str>> {
+pub(super) fn text<'a>(r: &mut Reader<'a>) -> Result<Cow<'a, str>> {
     r.text(TEXT_MAX).map(Cow::Borrowed)
 }
 
-fn name<'a>(r: &mut Reader<'a>) -> Result<Cow<'a, str>> {
+pub(super) fn name<'a>(r: &mut Reader<'a>) -> Result<Cow<'a, str>> {
     r.text(NAME_MAX).map(Cow::Borrowed)
 }
 
-fn meta_len(meta: &Meta<'_>) -> usize {
+pub(super) fn meta_len(meta: &Meta<'_>) -> usize {
     let Context { reference, on_behalf_of, capacity } = &meta.context;
     2 + usize::from(reference.is_some()) + usize::from(on_behalf_of.is_some()) + usize::from(capacity.is_some())
 }
 
-fn write_meta(meta: &Meta<'_>, w: &mut Writer<'_>) {
+pub(super) fn write_meta(meta: &Meta<'_>, w: &mut Writer<'_>) {
     w.uint(TIMEOUT_MS);
     w.uint(meta.timeout_ms);
     w.uint(CLASS);
@@ -217,10 +235,14 @@ fn write_meta(meta: &Meta<'_>, w: &mut Writer<'_>) {
     }
     if let Some(capacity) = &meta.context.capacity {
         w.uint(CAPACITY);
-        match capacity {
-            Capacity::Citizen => w.uint(0u8),
-            Capacity::Company(cvr) => w.text(cvr.as_str()),
-        }
+        write_capacity(capacity, w);
+    }
+}
+
+pub(super) fn write_capacity(capacity: &Capacity, w: &mut Writer<'_>) {
+    match capacity {
+        Capacity::Citizen => w.uint(0u8),
+        Capacity::Company(cvr) => w.text(cvr.as_str()),
     }
 }
 

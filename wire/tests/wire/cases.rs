@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proptest::{collection::vec, option, prelude::*};
 use segl_wire::*;
 
-pub(crate) const LIMITS: Limits = Limits { batch_max: 40, message_max: 300 };
+pub(crate) const LIMITS: Limits = Limits { batch_max: 40, message_max: 300, document_max: 500 };
 
 /// A message of some type, encoded, with the way to decode it and encode it again.
 #[derive(Clone)]
@@ -64,6 +64,12 @@ again! {
     Signed Signed,
     SignBatch SignBatch,
     SignedBatch SignedBatch,
+    SignAssertion SignAssertion,
+    SignedAssertion SignedAssertion,
+    SignAssertionBatch SignAssertionBatch,
+    SignedAssertionBatch SignedAssertionBatch,
+    SignJws SignJws,
+    SignedJws SignedJws,
     Cancel Cancel,
     GoAway GoAway,
     Error Error,
@@ -89,6 +95,23 @@ pub(crate) fn case_of(kind: Kind) -> BoxedStrategy<Case> {
             let item = prop_oneof![signed().prop_map(Ok), error().prop_map(Err)];
             case!(SignedBatch, SignedBatch, vec(item, 1..10).prop_map(|items| SignedBatch { items }))
         }
+        Kind::SignAssertion => case!(SignAssertion, SignAssertion, sign_assertion()),
+        Kind::SignedAssertion => case!(SignedAssertion, SignedAssertion, signed_assertion()),
+        Kind::SignAssertionBatch => case!(SignAssertionBatch, SignAssertionBatch, sign_assertion_batch()),
+        Kind::SignedAssertionBatch => {
+            let item = prop_oneof![signed_assertion().prop_map(Ok), error().prop_map(Err)];
+            let items = vec(item, 1..10).prop_map(|items| SignedAssertionBatch { items });
+            case!(SignedAssertionBatch, SignedAssertionBatch, items)
+        }
+        Kind::SignJws => case!(SignJws, SignJws, sign_jws()),
+        Kind::SignedJws => case!(
+            SignedJws,
+            SignedJws,
+            signed().prop_map(|signed| {
+                let Signed { signature: compact, timings, version } = signed;
+                SignedJws { compact, timings, version }
+            })
+        ),
         Kind::Cancel => case!(Cancel, Cancel, Just(Cancel)),
         Kind::GoAway => case!(GoAway, GoAway, go_away()),
         Kind::Error => case!(Error, Error, error()),
@@ -116,17 +139,20 @@ fn uint32() -> impl Strategy<Value = u32> {
 }
 
 fn meta() -> impl Strategy<Value = Meta<'static>> {
-    let capacity = prop_oneof![
-        Just(Capacity::Citizen),
-        (0..100_000_000u32).prop_map(|cvr| Capacity::Company(Cvr::new(&format!("{cvr:08}")).unwrap()))
-    ];
-    let context = (option::of(text(TEXT_MAX)), option::of(text(TEXT_MAX)), option::of(capacity));
+    let context = (option::of(text(TEXT_MAX)), option::of(text(TEXT_MAX)), option::of(capacity()));
     let context = context.prop_map(|(reference, on_behalf_of, capacity)| Context { reference, on_behalf_of, capacity });
     (uint32(), number_of(Class::ALL), context).prop_map(|(timeout_ms, class, context)| Meta {
         timeout_ms,
         class,
         context,
     })
+}
+
+fn capacity() -> impl Strategy<Value = Capacity> {
+    prop_oneof![
+        Just(Capacity::Citizen),
+        (0..100_000_000u32).prop_map(|cvr| Capacity::Company(Cvr::new(&format!("{cvr:08}")).unwrap()))
+    ]
 }
 
 fn payload() -> impl Strategy<Value = Payload<'static>> {
@@ -157,21 +183,98 @@ fn sign_batch() -> impl Strategy<Value = SignBatch<'static>> {
     })
 }
 
+fn document() -> impl Strategy<Value = Cow<'static, [u8]>> {
+    bytes(LIMITS.document_max as usize)
+}
+
+fn assertion_how() -> impl Strategy<Value = AssertionHow<'static>> {
+    let methods = (text(NAME_MAX), text(NAME_MAX));
+    (text(NAME_MAX), methods, number_of(KeyInfo::ALL), number_of(Form::ALL), any::<bool>()).prop_map(
+        |(key, (signature_method, digest_method), key_info, form, timings)| AssertionHow {
+            key,
+            signature_method,
+            digest_method,
+            key_info,
+            form,
+            timings,
+        },
+    )
+}
+
+fn sign_assertion() -> impl Strategy<Value = SignAssertion<'static>> {
+    (meta(), assertion_how(), document()).prop_map(|(meta, how, document)| SignAssertion { meta, how, document })
+}
+
+fn sign_assertion_batch() -> impl Strategy<Value = SignAssertionBatch<'static>> {
+    let item = (document(), option::of(text(TEXT_MAX)), option::of(capacity()));
+    let item = item.prop_map(|(document, reference, capacity)| AssertionItem { document, reference, capacity });
+    (meta(), assertion_how(), vec(item, 1..10)).prop_map(|(meta, how, items)| SignAssertionBatch { meta, how, items })
+}
+
+fn sign_jws() -> impl Strategy<Value = SignJws<'static>> {
+    let how = (text(NAME_MAX), text(NAME_MAX), any::<bool>(), number_of(KeyInfo::ALL));
+    (meta(), how, option::of(document()), document()).prop_map(
+        |(meta, (key, algorithm, timings, key_info), header, payload)| SignJws {
+            meta,
+            key,
+            algorithm,
+            timings,
+            key_info,
+            header,
+            payload,
+        },
+    )
+}
+
 fn signed() -> impl Strategy<Value = Signed<'static>> {
     let timings = (uint32(), uint32()).prop_map(|(queue_us, token_us)| Timings { queue_us, token_us });
-    (bytes(600), option::of(timings)).prop_map(|(signature, timings)| Signed { signature, timings })
+    (bytes(600), option::of(timings), option::of(text(NAME_MAX))).prop_map(|(signature, timings, version)| Signed {
+        signature,
+        timings,
+        version,
+    })
+}
+
+fn signed_assertion() -> impl Strategy<Value = SignedAssertion<'static>> {
+    (signed(), option::of(uint32())).prop_map(|(signed, offset)| {
+        let Signed { signature: xml, timings, version } = signed;
+        SignedAssertion { xml, timings, version, offset }
+    })
+}
+
+fn violation() -> impl Strategy<Value = Violation<'static>> {
+    (text(NAME_MAX), option::of(text(PLACE_MAX)), text(EXPLANATION_MAX)).prop_map(|(rule, place, text)| Violation {
+        rule,
+        place,
+        text,
+    })
 }
 
 fn error() -> impl Strategy<Value = Error<'static>> {
     let state = (number_of(SignedState::ALL), number_of(Retry::ALL), option::of(uint32()));
-    (number_of(Code::ALL), number_of(Fault::ALL), state, text(EXPLANATION_MAX)).prop_map(
-        |(code, fault, (signed, retry, retry_after_ms), message)| Error {
+    (number_of(Code::ALL), number_of(Fault::ALL), state, text(EXPLANATION_MAX), vec(violation(), 0..4)).prop_map(
+        |(code, fault, (signed, retry, retry_after_ms), message, violations)| Error {
             code,
             fault,
             signed,
             retry,
             retry_after_ms,
             message,
+            violations,
+        },
+    )
+}
+
+fn version() -> impl Strategy<Value = KeyVersion<'static>> {
+    let life = (number_of(VersionPhase::ALL), any::<u64>(), number_of(KeyState::ALL));
+    (text(NAME_MAX), life, bytes(100), vec(bytes(200), 0..3)).prop_map(
+        |(name, (phase, active_from_unix_s, state), spki_der, certificates)| KeyVersion {
+            name,
+            phase,
+            active_from_unix_s,
+            spki_der,
+            certificates,
+            state,
         },
     )
 }
@@ -179,22 +282,17 @@ fn error() -> impl Strategy<Value = Error<'static>> {
 fn key() -> impl Strategy<Value = Key<'static>> {
     let names = (text(NAME_MAX), text(NAME_MAX), text(NAME_MAX), vec(text(NAME_MAX), 0..4));
     let shown = (any::<u16>(), bytes(100), vec(bytes(200), 0..3), number_of(KeyState::ALL));
-    (names, shown).prop_map(|((name, purpose, key_type, algorithms), (bits, spki_der, certificates, state))| Key {
-        name,
-        purpose,
-        key_type,
-        bits,
-        algorithms,
-        spki_der,
-        certificates,
-        state,
+    (names, shown, vec(version(), 0..3)).prop_map(|(names, shown, versions)| {
+        let (name, purpose, key_type, algorithms) = names;
+        let (bits, spki_der, certificates, state) = shown;
+        Key { name, purpose, key_type, bits, algorithms, spki_der, certificates, state, versions }
     })
 }
 
 fn hello() -> impl Strategy<Value = Hello<'static>> {
-    let limits = (uint32(), uint32(), uint32(), uint32(), uint32(), uint32());
+    let limits = (uint32(), uint32(), uint32(), uint32(), uint32(), uint32(), uint32());
     (text(TEXT_MAX), limits).prop_map(
-        |(server, (frame_max, in_flight_max, batch_max, message_max, timeout_max_ms, idle_ms))| Hello {
+        |(server, (frame_max, in_flight_max, batch_max, message_max, timeout_max_ms, idle_ms, document_max))| Hello {
             server,
             frame_max,
             in_flight_max,
@@ -202,6 +300,7 @@ fn hello() -> impl Strategy<Value = Hello<'static>> {
             message_max,
             timeout_max_ms,
             idle_ms,
+            document_max,
         },
     )
 }

@@ -71,6 +71,9 @@ fn the_limits_are_the_ones_in_the_code() {
         ("NAME_MAX", NAME_MAX),
         ("TEXT_MAX", TEXT_MAX),
         ("EXPLANATION_MAX", EXPLANATION_MAX),
+        ("PLACE_MAX", PLACE_MAX),
+        ("VIOLATIONS_MAX", VIOLATIONS_MAX),
+        ("VERSIONS_MAX", VERSIONS_MAX),
         ("PING_MAX", PING_MAX),
         ("KEYS_MAX", KEYS_MAX),
         ("ALGORITHMS_MAX", ALGORITHMS_MAX),
@@ -122,8 +125,11 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ],
     };
     let signature: Vec<u8> = (0x40..0x80).collect();
-    let signed =
-        Signed { signature: signature.as_slice().into(), timings: Some(Timings { queue_us: 41, token_us: 350 }) };
+    let signed = Signed {
+        signature: signature.as_slice().into(),
+        timings: Some(Timings { queue_us: 41, token_us: 350 }),
+        version: None,
+    };
     let late = Error::of(Code::Expired, "the deadline passed in the queue");
     let busy = Error::of(Code::Overloaded, "the queue is full").retry_after(250);
     let key = Key {
@@ -135,6 +141,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         spki_der: [0x30, 0x59].as_slice().into(),
         certificates: vec![[0x30, 0x82].as_slice().into()],
         state: KeyState::Usable,
+        versions: vec![],
     };
     let hello = Hello {
         server: "segld 0.1.0".into(),
@@ -144,11 +151,52 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         message_max: 1 << 16,
         timeout_max_ms: 30_000,
         idle_ms: 300_000,
+        document_max: 1 << 17,
     };
+    let how = AssertionHow {
+        key: "login".into(),
+        signature_method: "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha256".into(),
+        digest_method: "http://www.w3.org/2001/04/xmlenc#sha256".into(),
+        key_info: KeyInfo::Leaf,
+        form: Form::Signature,
+        timings: false,
+    };
+    let document = b"<saml:Assertion ...>".as_slice();
+    let assertion = SignAssertion { meta: meta.clone(), how: how.clone(), document: document.into() };
+    let assertions = SignAssertionBatch {
+        meta: Meta { class: Class::Bulk, ..plain.clone() },
+        how: AssertionHow { key_info: KeyInfo::None, form: Form::Document, ..how },
+        items: vec![AssertionItem {
+            document: document.into(),
+            reference: Some("a-1".into()),
+            capacity: Some(Capacity::Citizen),
+        }],
+    };
+    let element = SignedAssertion {
+        xml: b"<ds:Signature ...>".as_slice().into(),
+        timings: None,
+        version: Some("2026".into()),
+        offset: Some(412),
+    };
+    let refused = Error::of(Code::PolicyViolation, "1 violation of the policy").violations([Violation::new(
+        "validity",
+        "/saml:Assertion/saml:Conditions/@NotOnOrAfter",
+        "at most 3600 s after IssueInstant",
+    )]);
+    let jws = SignJws {
+        meta: plain.clone(),
+        key: "tokens".into(),
+        algorithm: "ES256".into(),
+        timings: false,
+        key_info: KeyInfo::None,
+        header: Some(br#"{"typ":"JWT"}"#.as_slice().into()),
+        payload: br#"{"iss":"https://issuer.example"}"#.as_slice().into(),
+    };
+    let compact = SignedJws { compact: b"eyJh...".as_slice().into(), timings: None, version: None };
     let ping = Ping { data: [1, 2, 3, 4].as_slice().into() };
     let going = GoAway { last_id: 7, reason: GoAwayReason::Shutdown, message: "draining".into() };
     assert_eq!(hello.batch_max.min(LIMITS.batch_max), LIMITS.batch_max, "the examples fit the tests' limits");
-    let items = vec![Ok(Signed { signature: signature.as_slice().into(), timings: None }), Err(late)];
+    let items = vec![Ok(Signed { signature: signature.as_slice().into(), timings: None, version: None }), Err(late)];
     vec![
         ("hello", frame(Kind::Hello, 0, &hello)),
         ("ping", frame(Kind::Ping, 0, &ping)),
@@ -159,6 +207,15 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("signed", frame(Kind::Signed, 2, &signed)),
         ("sign-batch", frame(Kind::SignBatch, 3, &batch)),
         ("signed-batch", frame(Kind::SignedBatch, 3, &SignedBatch { items })),
+        ("sign-assertion", frame(Kind::SignAssertion, 5, &assertion)),
+        ("signed-assertion", frame(Kind::SignedAssertion, 5, &element)),
+        ("sign-assertion-batch", frame(Kind::SignAssertionBatch, 6, &assertions)),
+        (
+            "signed-assertion-batch",
+            frame(Kind::SignedAssertionBatch, 6, &SignedAssertionBatch { items: vec![Err(refused)] }),
+        ),
+        ("sign-jws", frame(Kind::SignJws, 7, &jws)),
+        ("signed-jws", frame(Kind::SignedJws, 7, &compact)),
         ("cancel", frame(Kind::Cancel, 4, &Cancel)),
         ("error", frame(Kind::Error, 4, &busy)),
         ("go-away", frame(Kind::GoAway, 0, &going)),

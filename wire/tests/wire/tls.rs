@@ -87,6 +87,7 @@ async fn echo(mut stream: TlsStream<TcpStream>) {
         message_max: 1024,
         timeout_max_ms: 60_000,
         idle_ms: 60_000,
+        document_max: 1 << 17,
     };
     let limits = Limits::from(&hello);
     let mut out = Vec::new();
@@ -102,7 +103,7 @@ async fn echo(mut stream: TlsStream<TcpStream>) {
         }
         while let Some((header, body)) = frames.next_frame().unwrap() {
             let Payload::Message(message) = Sign::decode(body, &limits).unwrap().payload else { panic!("a digest") };
-            let signed = Signed { signature: message, timings: None };
+            let signed = Signed { signature: message, timings: None, version: None };
             encode_frame(Kind::Signed, header.id, &signed, &mut out);
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct Said {
 
 impl Said {
     pub(super) fn read<'a, M: Message<'a>>(&'a self) -> M {
-        M::decode(&self.body, &Limits { batch_max: 1000, message_max: 1 << 20 }).unwrap()
+        M::decode(&self.body, &Limits { batch_max: 1000, message_max: 1 << 20, document_max: 1 << 20 }).unwrap()
     }
 }
 

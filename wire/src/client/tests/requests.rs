@@ -37,6 +37,7 @@ async fn every_kind_of_request_gets_its_kind_of_answer() {
             spki_der: [1, 2].as_slice().into(),
             certificates: vec![],
             state: KeyState::Usable,
+            versions: vec![],
         }],
     };
     let refusal = Error::of(Code::KeyUnavailable, "no token").retry_after(7);
@@ -45,7 +46,7 @@ async fn every_kind_of_request_gets_its_kind_of_answer() {
         assert_eq!(server.next().await.unwrap().0, Kind::ListKeys);
         server.send(Kind::Keys, 1, &keys).await;
         assert_eq!(server.next().await.unwrap().0, Kind::SignBatch);
-        let items = vec![Ok(Signed { signature: b"s".as_slice().into(), timings }), Err(refusal.clone())];
+        let items = vec![Ok(Signed { signature: b"s".as_slice().into(), timings, version: None }), Err(refusal.clone())];
         server.send(Kind::SignedBatch, 2, &SignedBatch { items }).await;
         server.next_sign().await;
         server.send(Kind::Error, 3, &refusal).await;
@@ -54,7 +55,7 @@ async fn every_kind_of_request_gets_its_kind_of_answer() {
         let meta = sign("k").meta;
         assert_eq!(client.list_keys(&ListKeys { meta }).await.unwrap(), keys);
         let items = client.sign_batch(&batch(2)).await.unwrap();
-        assert_eq!(items, [Ok(Signature { bytes: b"s".to_vec(), timings }), Err(refusal.clone())]);
+        assert_eq!(items, [Ok(Signature { bytes: b"s".to_vec(), timings, version: None }), Err(refusal.clone())]);
         let error = client.sign(&sign("k")).await.unwrap_err();
         assert_eq!((error.code(), error.signed()), (Some(Code::KeyUnavailable), SignedState::No));
         assert_eq!(error, ClientError::Refused(refusal.clone()));

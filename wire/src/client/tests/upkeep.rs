@@ -86,7 +86,7 @@ async fn a_silent_connection_gets_pings_and_stays() {
     for _ in 0..3 {
         let (kind, id, body) = server.next().await.unwrap();
         assert_eq!((kind, id), (Kind::Ping, 0));
-        let limits = Limits { batch_max: 0, message_max: 0 };
+        let limits = Limits { batch_max: 0, message_max: 0, document_max: 1 << 16 };
         server.send(Kind::Pong, id, &Ping::decode(&body, &limits).unwrap()).await;
         times.push(tokio::time::Instant::now());
     }
@@ -110,7 +110,7 @@ async fn ping_measures_the_way_there_and_back() {
     let script = async {
         let (_, id, body) = server.next().await.unwrap();
         tokio::time::advance(Duration::from_millis(30)).await;
-        let limits = Limits { batch_max: 0, message_max: 0 };
+        let limits = Limits { batch_max: 0, message_max: 0, document_max: 1 << 16 };
         server.send(Kind::Pong, id, &Ping::decode(&body, &limits).unwrap()).await;
     };
     let (took, ()) = tokio::join!(client.ping(Duration::from_secs(1)), script);
