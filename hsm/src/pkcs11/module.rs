@@ -218,7 +218,8 @@ impl Module {
         let verdict = error.verdict();
         let rung = if verdict.rung == Rung::Operator { Rung::Operator } else { Rung::Module };
         let verdict = Verdict { signed: Signed::No, retry: Retry::Elsewhere, rung, ..verdict };
-        Error::new(Kind::Module, verdict, "module", format!("{}: {error}", self.path.display()))
+        let detail = format!("{}: {error}", self.path.display());
+        Error::new(Kind::Module, verdict, "module", detail).with_code(error.code())
     }
 
     /// Held through C_OpenSession and C_CloseSession of all the module's tokens, and while a new generation is begun:

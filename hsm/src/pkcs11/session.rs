@@ -139,7 +139,10 @@ impl Pkcs11Session {
         match noted {
             Ok(()) => Err(error),
             // The mark of the attempt is still there, so at most one more follows.
-            Err(noting) => Err(Error::new(error.kind(), error.verdict(), "C_Login", format!("{error}; and {noting}"))),
+            Err(noting) => {
+                let detail = format!("{error}; and {noting}");
+                Err(Error::new(error.kind(), error.verdict(), "C_Login", detail).with_code(error.code()))
+            }
         }
     }
 

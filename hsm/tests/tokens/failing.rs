@@ -6,10 +6,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 use segl_hsm::{
-    Algorithm, Input, KeyId, Kind, ModuleId, Retry, Rung, Session, Signature, Token,
+    Algorithm, Fault, Input, KeyId, Kind, ModuleId, Retry, Rung, Session, Signature, Signed, Token,
     pkcs11::{Module, Pkcs11Token},
 };
 
@@ -54,6 +55,23 @@ impl Failing<'_> {
 
     fn fault(&self, call: &str) -> PathBuf {
         PathBuf::from(env::var_os("SEGL_TEST_FAULTS").unwrap()).join(call)
+    }
+
+    /// Makes the call hang until [`Failing::is_well`] is told of it.
+    fn hangs(&self, call: &str) {
+        self.fails(&format!("{call}.hangs"), "");
+    }
+
+    fn returns(&self, call: &str) {
+        self.is_well(&format!("{call}.hangs"));
+    }
+
+    /// Waits until somebody is inside.
+    fn await_entered(&self, call: &str) {
+        let entered = self.fault(&format!("{call}.entered"));
+        while !entered.exists() {
+            thread::yield_now();
+        }
     }
 
     fn token(&self) -> Pkcs11Token {
@@ -186,6 +204,114 @@ fn the_last_session_a_token_has_left_is_used_for_signing() {
         assert_eq!(token.open().err().unwrap().kind(), Kind::SessionCount);
         sign(&mut session, 1).unwrap();
         session.close().unwrap();
+        let mut session = contract::session(&token);
+        sign(&mut session, 1).unwrap();
+        session.close().unwrap();
+    });
+}
+
+#[test]
+fn a_module_is_never_begun_anew_while_somebody_may_be_inside() {
+    failing("failing::a_module_is_never_begun_anew_while_somebody_may_be_inside", |hsm| {
+        let token = hsm.token();
+        let mut session = contract::session(&token);
+        let refused = |token: &Pkcs11Token| {
+            let error = token.reinitialise().unwrap_err();
+            assert_eq!(
+                (error.kind(), error.verdict().fault, error.context()),
+                (Kind::Module, Fault::Segl, "C_Finalize")
+            );
+        };
+        refused(&token);
+        sign(&mut session, 1).unwrap();
+        session.close().unwrap();
+        hsm.hangs("C_OpenSession");
+        thread::scope(|scope| {
+            scope.spawn(|| token.open().unwrap().close().unwrap());
+            hsm.await_entered("C_OpenSession");
+            refused(&token);
+            // And who wants a session meanwhile hears so, and does not stand behind it for ever.
+            assert_eq!(hsm.token().open().err().unwrap().kind(), Kind::Overloaded);
+            hsm.returns("C_OpenSession");
+        });
+        token.reinitialise().unwrap();
+        let mut session = contract::session(&token);
+        sign(&mut session, 1).unwrap();
+        session.close().unwrap();
+    });
+}
+
+#[test]
+fn a_module_that_will_not_end_goes_on_and_one_that_will_not_begin_is_tried_again_by_the_next_open() {
+    let name =
+        "failing::a_module_that_will_not_end_goes_on_and_one_that_will_not_begin_is_tried_again_by_the_next_open";
+    failing(name, |hsm| {
+        let token = hsm.token();
+        contract::session(&token).close().unwrap();
+        hsm.fails("C_Finalize", GENERAL_ERROR);
+        let error = token.reinitialise().unwrap_err();
+        assert_eq!((error.verdict().rung, error.code()), (Rung::Module, "CKR_GENERAL_ERROR"), "{error}");
+        // The anchor is where it was, and with it the login.
+        let mut session = contract::session(&token);
+        sign(&mut session, 1).unwrap();
+        session.close().unwrap();
+        hsm.is_well("C_Finalize");
+        hsm.fails("C_Initialize", "30");
+        assert_eq!(token.reinitialise().unwrap_err().verdict().rung, Rung::Module);
+        assert_eq!(token.open().err().unwrap().code(), "CKR_DEVICE_ERROR");
+        // Again is no worse than once.
+        assert_eq!(token.reinitialise().unwrap_err().code(), "CKR_DEVICE_ERROR");
+        hsm.is_well("C_Initialize");
+        let mut session = contract::session(&token);
+        sign(&mut session, 1).unwrap();
+        session.close().unwrap();
+    });
+}
+
+#[test]
+fn a_keep_alive_says_what_has_become_of_the_session() {
+    failing("failing::a_keep_alive_says_what_has_become_of_the_session", |hsm| {
+        let token = hsm.token();
+        let mut session = contract::session(&token);
+        session.keep_alive().unwrap();
+        // A token without a random generator is no worse for it.
+        for code in ["54", "121"] {
+            hsm.fails("C_GenerateRandom", code);
+            session.keep_alive().unwrap();
+        }
+        for (call, code, kind, rung) in [
+            ("C_GetSessionInfo", "b3", Kind::Session, Rung::Session),
+            ("C_GenerateRandom", "b3", Kind::Session, Rung::Session),
+            ("C_GenerateRandom", "30", Kind::Device, Rung::Token),
+        ] {
+            hsm.fails(call, code);
+            let error = session.keep_alive().unwrap_err();
+            assert_eq!((error.kind(), error.verdict().rung), (kind, rung), "{error}");
+            assert_eq!(error.verdict().signed, Signed::No);
+            hsm.is_well(call);
+        }
+        // The device's error has cost the generation, as it would in signing.
+        assert_eq!(sign(&mut session, 1).unwrap_err().kind(), Kind::Session);
+        session.close().unwrap();
+    });
+}
+
+#[test]
+fn an_answer_of_another_length_than_the_key_s_is_never_taken_for_a_signature() {
+    failing("failing::an_answer_of_another_length_than_the_key_s_is_never_taken_for_a_signature", |hsm| {
+        let token = hsm.token();
+        // Shorter, longer, longer than the room there is, and longer than any memory.
+        for length in ["0", "63", "65", "1024", "1025", "100000", "18446744073709551615"] {
+            hsm.fails("C_Sign.length", length);
+            let mut session = contract::session(&token);
+            let mut signature = vec![7; 10];
+            let input = Input::message(b"text");
+            let error = session.sign(KeyId(1), Algorithm::EcdsaP256Sha256, &input, &mut signature).unwrap_err();
+            assert_eq!((error.kind(), error.verdict().signed), (Kind::Nonsense, Signed::Unknown), "{length}: {error}");
+            assert!(signature.is_empty(), "{length}");
+            session.close().unwrap();
+        }
+        hsm.is_well("C_Sign.length");
         let mut session = contract::session(&token);
         sign(&mut session, 1).unwrap();
         session.close().unwrap();

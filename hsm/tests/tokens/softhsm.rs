@@ -317,3 +317,52 @@ fn a_token_uri_must_select_a_token_and_nothing_else() {
         }
     });
 }
+
+#[test]
+fn a_token_made_since_is_found_when_the_module_is_begun_anew() {
+    softhsm("softhsm::a_token_made_since_is_found_when_the_module_is_begun_anew", |directory| {
+        make_token("first");
+        make_key(&module_path(), "first", "EC:secp256r1", "one", "01");
+        let (first, late) = (token(directory, "pkcs11:token=first", PIN), token(directory, "pkcs11:token=late", PIN));
+        first.add_keys(&[spec(KeyId(1), "pkcs11:object=one")]);
+        late.add_keys(&[spec(KeyId(2), "pkcs11:object=two")]);
+        let mut session = contract::session(&first);
+        assert_eq!(late.open().err().unwrap().kind(), Kind::TokenAbsent);
+        make_token("late");
+        make_key(&module_path(), "late", "EC:secp256r1", "two", "01");
+        assert_eq!(late.open().err().unwrap().kind(), Kind::TokenAbsent, "SoftHSM2 looks once");
+        session.keep_alive().unwrap();
+        session.close().unwrap();
+
+        late.reinitialise().unwrap();
+        let (mut one, mut other) = (contract::session(&first), contract::session(&late));
+        let mut signature = Signature::new();
+        let algorithm = Algorithm::EcdsaP256Sha256;
+        one.sign(KeyId(1), algorithm, &Input::message(b"text"), &mut signature).unwrap();
+        other.sign(KeyId(2), algorithm, &Input::message(b"text"), &mut signature).unwrap();
+        // Numbers of handles begin anew with the module. What is closed belongs to this world, and closing one
+        // session leaves the other's alone.
+        one.close().unwrap();
+        other.sign(KeyId(2), algorithm, &Input::message(b"text"), &mut signature).unwrap();
+        other.close().unwrap();
+    });
+}
+
+#[test]
+fn a_keep_alive_notices_that_somebody_has_logged_us_out() {
+    softhsm("softhsm::a_keep_alive_notices_that_somebody_has_logged_us_out", |directory| {
+        make_token("segl");
+        let token = token(directory, "pkcs11:token=segl", PIN);
+        let mut session = contract::session(&token);
+        session.keep_alive().unwrap();
+        let context = Pkcs11::new(module_path()).unwrap();
+        let slot = context.get_slots_with_initialized_token().unwrap()[0];
+        context.open_ro_session(slot).unwrap().logout().unwrap();
+        let error = session.keep_alive().unwrap_err();
+        assert_eq!((error.kind(), error.verdict().rung), (Kind::NotLoggedIn, Rung::Token), "{error}");
+        session.close().unwrap();
+        let mut session = contract::session(&token);
+        session.keep_alive().unwrap();
+        session.close().unwrap();
+    });
+}
