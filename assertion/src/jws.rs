@@ -13,6 +13,7 @@ mod sd_jwt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
+pub(crate) use self::key::x5t_s256;
 pub use self::{
     algorithm::JwsAlgorithm,
     claims::{ClaimRule, JwsPolicy},

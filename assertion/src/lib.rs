@@ -8,6 +8,7 @@
 mod capacity;
 pub mod jws;
 mod pattern;
+pub mod publish;
 mod violation;
 
 pub use capacity::Capacity;
