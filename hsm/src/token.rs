@@ -1,4 +1,24 @@
-//! The two traits every token stands behind.
+//! The two traits every token stands behind, and the seam at which one can be cut off from this process.
+//!
+//! A vendor's module is code that nobody here has read, in one address space with everything else: its crash ends the
+//! process, its wild write may end anything. So these traits are made for a `remote` token as well: a supervised child
+//! process that alone loads the module and reads the PIN. Nothing above them may assume that a session lives here:
+//!
+//! - What crosses is small and owned: a [`KeyId`], an [`Algorithm`], an [`Input`]; a signature, [`KeyReport`]s, an
+//!   [`crate::Error`] with its verdict. No handle, no pointer, no closure. (An error's context and code are names out of
+//!   fixed lists, to be looked up again on this side.)
+//! - A session's thread blocks in the call as it would in C_Sign: on this side it waits for an answer on a socket. A
+//!   child that dies answers every call with an error whose verdict says `signed: unknown` if C_Sign was asked for, and
+//!   rung [`crate::Rung::Token`]; opening the next session starts the child anew, so generations and their rules stay
+//!   as they are.
+//! - [`Token::reinitialise`] becomes the end of the child and the start of another. That may be done even with a call
+//!   stuck inside, which is the point of it: then no module is ever wedged.
+//! - The PIN guard's file has to be written before C_Login by whoever calls C_Login: the child.
+//! - [`crate::Error::verdict`] is made by the child, which knows the CKR table; verification before release
+//!   (`verified::VerifiedToken`) is done on this side, which does not take the child's word.
+//!
+//! What a `remote` token still needs: a frame for each call of these traits on a socket pair, a request number (an
+//! answer that comes after its caller was given up must be known as such), and the supervisor's pause between starts.
 
 use crate::{Algorithm, Input, KeyId, KeyReport, KeySpec, Result, Signature};
 

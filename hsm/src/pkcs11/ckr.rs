@@ -3,6 +3,11 @@
 //! The reasons rest on PKCS#11 3.1 §5.1 and on what modules are known to do. For a call before or beside C_Sign
 //! nothing was signed. For C_Sign itself a row says whether the code rules a signature out; and since a failed
 //! C_Sign may leave its operation active, it costs the session at least.
+//!
+//! No row says that trying again is pointless everywhere: a broken module may answer anything, and what one token
+//! refuses another may do. And what only an operator can mend is believed where it is said of that: of a PIN by
+//! C_Login, of the process by C_Initialize. From any other call the same code costs the token's generation, and the
+//! next login hears the truth.
 
 use cryptoki::error::{Error as CryptokiError, Rv, RvError};
 use cryptoki_sys::*;
@@ -10,7 +15,7 @@ use cryptoki_sys::*;
 use crate::{Error, Fault, Kind, Retry, Rung, Signed, Verdict};
 
 use Fault::{Operator, Segl};
-use Retry::{Elsewhere, Here, Never};
+use Retry::{Elsewhere, Here};
 use Signed::{No, Unknown};
 
 struct Row {
@@ -53,17 +58,17 @@ const TABLE: &[Row] = table! {
     CKR_SLOT_ID_INVALID: TokenAbsent, TOKEN, No, Elsewhere, Token, "slots were renumbered: find the token again";
     CKR_GENERAL_ERROR: Device, TOKEN, Unknown, Elsewhere, Token, "unrecoverable by the standard's own words; also what some modules say under load";
     CKR_FUNCTION_FAILED: Device, TOKEN, Unknown, Here, Session, "this call failed, the same call may pass";
-    CKR_ARGUMENTS_BAD: Other, Segl, No, Never, Session, "checked before anything is done; we passed nonsense";
+    CKR_ARGUMENTS_BAD: Other, Segl, No, Elsewhere, Session, "checked before anything is done; we passed nonsense, in this module's opinion";
     CKR_NO_EVENT: Other, TOKEN, Unknown, Elsewhere, Session, "only C_WaitForSlotEvent says so; a module out of its mind";
     CKR_NEED_TO_CREATE_THREADS: Module, Operator, No, Elsewhere, Operator, "only C_Initialize: the module can not run as we run it";
     CKR_CANT_LOCK: Module, Operator, No, Elsewhere, Operator, "only C_Initialize: no OS locking, so no threads";
-    CKR_ATTRIBUTE_READ_ONLY: Other, Segl, No, Never, None, "we write no attribute";
+    CKR_ATTRIBUTE_READ_ONLY: Other, Segl, No, Elsewhere, None, "we write no attribute";
     CKR_ATTRIBUTE_SENSITIVE: KeyUnusable, Operator, No, Elsewhere, None, "a public attribute we must read is hidden";
     CKR_ATTRIBUTE_TYPE_INVALID: KeyUnusable, Operator, No, Elsewhere, None, "the object has no such attribute";
     CKR_ATTRIBUTE_VALUE_INVALID: KeyUnusable, Operator, No, Elsewhere, None, "a search template the token does not take";
     CKR_ACTION_PROHIBITED: KeyUnusable, Operator, No, Elsewhere, None, "the token's policy forbids it";
-    CKR_DATA_INVALID: InputRefused, CLIENT, No, Never, None, "the input was looked at and refused";
-    CKR_DATA_LEN_RANGE: InputRefused, CLIENT, No, Never, None, "the input's length was refused";
+    CKR_DATA_INVALID: InputRefused, CLIENT, No, Elsewhere, None, "the input was looked at and refused; we have checked it, so another token may think otherwise";
+    CKR_DATA_LEN_RANGE: InputRefused, CLIENT, No, Elsewhere, None, "the input's length was refused; we have checked it, so another token may think otherwise";
     CKR_DEVICE_ERROR: Device, TOKEN, Unknown, Elsewhere, Token, "the device broke off; often all its sessions are gone as well";
     CKR_DEVICE_MEMORY: Overloaded, TOKEN, Unknown, Elsewhere, None, "the device is out of memory";
     CKR_DEVICE_REMOVED: TokenAbsent, TOKEN, Unknown, Elsewhere, Token, "removed while it worked";
@@ -96,27 +101,27 @@ const TABLE: &[Row] = table! {
     CKR_SESSION_CLOSED: Session, TOKEN, Unknown, Here, Session, "closed while the call ran";
     CKR_SESSION_COUNT: SessionCount, TOKEN, No, Elsewhere, None, "the token has no session left";
     CKR_SESSION_HANDLE_INVALID: Session, TOKEN, No, Here, Session, "judged before anything is done; idle sessions are closed by some devices";
-    CKR_SESSION_PARALLEL_NOT_SUPPORTED: Other, Segl, No, Never, Session, "we always ask for a serial session";
-    CKR_SESSION_READ_ONLY: Other, Segl, No, Never, None, "we change nothing";
-    CKR_SESSION_EXISTS: Other, Segl, No, Never, None, "only C_InitToken";
+    CKR_SESSION_PARALLEL_NOT_SUPPORTED: Other, Segl, No, Elsewhere, Session, "we always ask for a serial session";
+    CKR_SESSION_READ_ONLY: Other, Segl, No, Elsewhere, None, "we change nothing";
+    CKR_SESSION_EXISTS: Other, Segl, No, Elsewhere, None, "only C_InitToken";
     CKR_SESSION_READ_ONLY_EXISTS: Other, Operator, No, Elsewhere, Operator, "only a security officer's login";
     CKR_SESSION_READ_WRITE_SO_EXISTS: Other, Operator, No, Elsewhere, Operator, "the security officer is logged in from this process";
     CKR_SIGNATURE_INVALID: Nonsense, TOKEN, Unknown, Elsewhere, Session, "we verify nothing in the token; some check their own signature and fail";
     CKR_SIGNATURE_LEN_RANGE: Nonsense, TOKEN, Unknown, Elsewhere, Session, "we verify nothing in the token";
-    CKR_TEMPLATE_INCOMPLETE: Other, Segl, No, Never, None, "we create nothing";
+    CKR_TEMPLATE_INCOMPLETE: Other, Segl, No, Elsewhere, None, "we create nothing";
     CKR_TEMPLATE_INCONSISTENT: KeyUnusable, Operator, No, Elsewhere, None, "a search template the token does not take";
     CKR_TOKEN_NOT_PRESENT: TokenAbsent, TOKEN, No, Elsewhere, Token, "gone before the call";
     CKR_TOKEN_NOT_RECOGNIZED: TokenAbsent, TOKEN, No, Elsewhere, Token, "there is something else in the slot";
-    CKR_TOKEN_WRITE_PROTECTED: Other, Segl, No, Never, None, "we write nothing";
+    CKR_TOKEN_WRITE_PROTECTED: Other, Segl, No, Elsewhere, None, "we write nothing";
     CKR_UNWRAPPING_KEY_HANDLE_INVALID: Nonsense, TOKEN, Unknown, Elsewhere, Session, "we wrap nothing";
     CKR_UNWRAPPING_KEY_SIZE_RANGE: Nonsense, TOKEN, Unknown, Elsewhere, Session, "we wrap nothing";
     CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT: Nonsense, TOKEN, Unknown, Elsewhere, Session, "we wrap nothing";
     CKR_USER_ALREADY_LOGGED_IN: Other, TOKEN, No, Here, None, "success of a login; elsewhere out of place";
     CKR_USER_NOT_LOGGED_IN: NotLoggedIn, TOKEN, No, Here, Token, "a logout voids the handles of private objects, so the generation goes";
     CKR_USER_PIN_NOT_INITIALIZED: PinUnavailable, Operator, No, Elsewhere, Operator, "the token has no user PIN yet";
-    CKR_USER_TYPE_INVALID: Other, Segl, No, Never, None, "we log in as the user only";
+    CKR_USER_TYPE_INVALID: Other, Segl, No, Elsewhere, None, "we log in as the user only";
     CKR_USER_ANOTHER_ALREADY_LOGGED_IN: Other, Operator, No, Elsewhere, Operator, "the security officer is logged in from this process";
-    CKR_USER_TOO_MANY_TYPES: Overloaded, TOKEN, No, Elsewhere, Operator, "the token has no room for another user";
+    CKR_USER_TOO_MANY_TYPES: Overloaded, TOKEN, No, Elsewhere, Token, "the token has no room for another user now";
     CKR_WRAPPED_KEY_INVALID: Nonsense, TOKEN, Unknown, Elsewhere, Session, "we wrap nothing";
     CKR_WRAPPED_KEY_LEN_RANGE: Nonsense, TOKEN, Unknown, Elsewhere, Session, "we wrap nothing";
     CKR_WRAPPING_KEY_HANDLE_INVALID: Nonsense, TOKEN, Unknown, Elsewhere, Session, "we wrap nothing";
@@ -142,14 +147,14 @@ const TABLE: &[Row] = table! {
     CKR_PIN_TOO_WEAK: PinIncorrect, Operator, No, Elsewhere, Operator, "the operator must set another";
     CKR_PUBLIC_KEY_INVALID: KeyUnusable, Operator, No, Elsewhere, None, "the token does not take the public key";
     CKR_FUNCTION_REJECTED: KeyUnusable, Operator, No, Elsewhere, None, "rejected by somebody who must agree, so not done";
-    CKR_TOKEN_RESOURCE_EXCEEDED: Overloaded, TOKEN, No, Elsewhere, None, "refused for want of some resource";
+    CKR_TOKEN_RESOURCE_EXCEEDED: Overloaded, TOKEN, Unknown, Elsewhere, None, "not completed for want of some resource";
     CKR_OPERATION_CANCEL_FAILED: Session, TOKEN, Unknown, Here, Session, "an operation that will not end";
     CKR_KEY_EXHAUSTED: KeyUnusable, Operator, No, Elsewhere, None, "the key has made all the signatures it may";
     CKR_PENDING: Nonsense, TOKEN, Unknown, Elsewhere, Session, "we opened no asynchronous session";
-    CKR_SESSION_ASYNC_NOT_SUPPORTED: Other, Segl, No, Never, Session, "we ask for no asynchronous session";
-    CKR_SEED_RANDOM_REQUIRED: Device, Operator, No, Elsewhere, Operator, "the token wants a seed before it does anything";
+    CKR_SESSION_ASYNC_NOT_SUPPORTED: Other, Segl, No, Elsewhere, Session, "we ask for no asynchronous session";
+    CKR_SEED_RANDOM_REQUIRED: Device, Operator, No, Elsewhere, Token, "the token wants a seed before it does anything";
     CKR_OPERATION_NOT_VALIDATED: AlgorithmUnsupported, Operator, No, Elsewhere, None, "the token's validated mode forbids it";
-    CKR_TOKEN_NOT_INITIALIZED: TokenAbsent, Operator, No, Elsewhere, Operator, "the token is there, but blank";
+    CKR_TOKEN_NOT_INITIALIZED: TokenAbsent, Operator, No, Elsewhere, Token, "the token is there, but blank: to look again harms nobody";
     CKR_PARAMETER_SET_NOT_SUPPORTED: AlgorithmUnsupported, Operator, No, Elsewhere, None, "the token does not take the key's parameters";
 };
 
@@ -169,17 +174,22 @@ fn row(code: CK_RV) -> &'static Row {
     TABLE.binary_search_by_key(&code, |row| row.code).map_or(&OTHER, |place| &TABLE[place])
 }
 
+/// The calls after which [`Rung::Operator`] is meant.
+const SPEAKS_OF_THE_OPERATOR: [&str; 4] = ["load", "C_Initialize", "C_Login", "login"];
+
 /// A call that is not C_Sign failed.
 pub(super) fn beside_sign(context: &'static str, code: CK_RV) -> Error {
     let row = row(code);
-    let verdict = Verdict { fault: row.fault, signed: No, retry: row.retry, rung: row.rung };
+    let out_of_place = row.rung == Rung::Operator && !SPEAKS_OF_THE_OPERATOR.contains(&context);
+    let rung = if out_of_place { Rung::Token } else { row.rung };
+    let verdict = Verdict { fault: row.fault, signed: No, retry: row.retry, rung };
     Error::new(row.kind, verdict, context, describe(row, code)).with_code(row.name)
 }
 
 /// C_Sign failed.
 pub(super) fn in_sign(code: CK_RV) -> Error {
     let row = row(code);
-    let rung = row.rung.max(Rung::Session);
+    let rung = if row.rung == Rung::Operator { Rung::Token } else { row.rung.max(Rung::Session) };
     let verdict = Verdict { fault: row.fault, signed: row.after_sign, retry: row.retry, rung };
     Error::new(row.kind, verdict, "C_Sign", describe(row, code)).with_code(row.name)
 }
@@ -290,6 +300,23 @@ mod tests {
     #[test]
     fn a_failed_c_sign_costs_the_session_at_least() {
         assert!(TABLE.iter().all(|row| in_sign(row.code).verdict().rung >= Rung::Session));
+    }
+
+    #[test]
+    fn no_code_but_a_login_s_or_a_beginning_s_takes_a_token_out_for_good() {
+        for row in TABLE {
+            for error in
+                [in_sign(row.code), beside_sign("C_SignInit", row.code), beside_sign("C_OpenSession", row.code)]
+            {
+                assert!(error.verdict().rung < Rung::Operator, "{}", row.name);
+                assert_ne!(error.verdict().retry, Retry::Never, "{}: another token may do it", row.name);
+                assert_eq!(error.code(), row.name);
+            }
+        }
+        for (context, code) in [("C_Login", CKR_PIN_INCORRECT), ("C_Initialize", CKR_CANT_LOCK)] {
+            assert_eq!(beside_sign(context, code).verdict().rung, Rung::Operator);
+        }
+        assert_eq!(beside_sign("C_GetSlotList", CKR_CRYPTOKI_NOT_INITIALIZED).verdict().rung, Rung::Module);
     }
 
     #[test]

@@ -30,11 +30,13 @@ pub(super) struct Pkcs11Session {
     /// This session's own copy of the handles, so that signing takes no lock, and the version it was made of.
     keys: BTreeMap<KeyId, (Arc<str>, Arc<FoundKey>)>,
     version: u64,
+    /// It has done something: what it is lost by later is its age, or an accident.
+    worked: bool,
 }
 
 impl Pkcs11Session {
     pub(super) fn new(shared: Arc<Shared>, generation: Arc<Generation>, session: OpenSession) -> Pkcs11Session {
-        Pkcs11Session { shared, generation, session, keys: BTreeMap::new(), version: 0 }
+        Pkcs11Session { shared, generation, session, keys: BTreeMap::new(), version: 0, worked: false }
     }
 
     fn check_alive(&self) -> Result<()> {
@@ -47,7 +49,20 @@ impl Pkcs11Session {
     /// Runs a step, and gives the generation up if that is what its error says.
     fn step<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.check_alive()?;
-        step(self).inspect_err(|error| self.shared.judge(&self.generation, error))
+        step(self)
+            .map_err(|error| match error.kind() {
+                Kind::Session if !self.worked => self.shared.stillborn(error),
+                _ => error,
+            })
+            .inspect_err(|error| self.shared.judge(&self.generation, error))
+    }
+
+    /// A step that shows, when it succeeds, that the session works. (A login may be answered from memory.)
+    fn work<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let done = self.step(step)?;
+        self.worked = true;
+        self.shared.works();
+        Ok(done)
     }
 
     fn key(&mut self, id: KeyId) -> Result<&(Arc<str>, Arc<FoundKey>)> {
@@ -233,11 +248,11 @@ impl Session for Pkcs11Session {
 
     fn sign(&mut self, key: KeyId, algorithm: Algorithm, input: &Input, out: &mut Signature) -> Result<()> {
         out.clear();
-        self.step(|session| session.sign_once(key, algorithm, input, out))
+        self.work(|session| session.sign_once(key, algorithm, input, out))
     }
 
     fn presence(&mut self, key: KeyId) -> Result<()> {
-        self.step(|session| {
+        self.work(|session| {
             let (locator, key) = session.key(key)?.clone();
             keys::presence(&session.session, &session.generation, &locator, &key)
         })
@@ -247,7 +262,7 @@ impl Session for Pkcs11Session {
     /// then the device counts the session as idle all the same. What comes from the device itself, and cheaply, is a
     /// few random bytes: no key is used, no object looked up (those are remembered too), and nothing changes.
     fn keep_alive(&mut self) -> Result<()> {
-        self.step(|session| {
+        self.work(|session| {
             let info = session.session.get_session_info().map_err(|e| ckr::from_cryptoki("C_GetSessionInfo", e))?;
             if session.generation.is_logged_in() && !is_user(info.session_state()) {
                 return Err(logged_out());

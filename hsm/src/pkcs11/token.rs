@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -18,6 +18,9 @@ use super::{
     session::Pkcs11Session,
 };
 use crate::{Error, Fault, KeyId, KeySpec, Kind, ModuleId, Result, Rung, Session, Token, Verdict};
+
+/// So many new sessions may be lost in a row before it is the token's doing.
+const VOID_SESSIONS_MAX: u32 = 2;
 
 /// A token of a PKCS#11 module. A key's locator is a PKCS#11 URI with `object` or `id` or both.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Shared {
     shown: Mutex<BTreeMap<KeyId, Vec<u8>>>,
     /// Keys whose look-up failed with an error that speaks against the session.
     suspects: Mutex<BTreeSet<KeyId>>,
+    /// Sessions in a row that were void before they had done anything.
+    void_sessions: AtomicU32,
     /// Goes up whenever a session's copy of the key handles may be out of date.
     version: AtomicU64,
     current: Mutex<Option<Arc<Generation>>>,
@@ -76,6 +81,7 @@ impl Pkcs11Token {
             specs: Mutex::default(),
             shown: Mutex::default(),
             suspects: Mutex::default(),
+            void_sessions: AtomicU32::new(0),
             version: AtomicU64::new(1),
             current: Mutex::default(),
             login: Mutex::default(),
@@ -165,6 +171,25 @@ impl Shared {
     pub(super) fn judge(&self, generation: &Generation, error: &Error) {
         if matches!(error.verdict().rung, Rung::Token | Rung::Module) {
             generation.give_up();
+        }
+    }
+
+    /// A session was found void before it had done anything. Once that is a lost session; again and again it is what
+    /// many a device says for ever after it has failed (letsencrypt/boulder#3468), and then new sessions of the same
+    /// generation help as little as these: the error speaks against the token, as long as nothing succeeds.
+    pub(super) fn stillborn(&self, error: Error) -> Error {
+        if self.void_sessions.fetch_add(1, Ordering::Relaxed) < VOID_SESSIONS_MAX {
+            return error;
+        }
+        let verdict = Verdict { rung: Rung::Token, ..error.verdict() };
+        let detail = format!("{error}; like the sessions before it, which had done nothing either");
+        Error::new(error.kind(), verdict, error.context(), detail).with_code(error.code())
+    }
+
+    /// A session works.
+    pub(super) fn works(&self) {
+        if self.void_sessions.load(Ordering::Relaxed) != 0 {
+            self.void_sessions.store(0, Ordering::Relaxed);
         }
     }
 

@@ -13,7 +13,7 @@ typedef unsigned long RV;
 typedef RV (*Call)(void *, void *, void *, void *, void *);
 enum {
     INITIALIZE = 0, FINALIZE = 1, GET_FUNCTION_LIST = 3, OPEN_SESSION = 12, CLOSE_SESSION = 13, SESSION_INFO = 15, LOGIN = 18,
-    GET_ATTRIBUTE = 24, SIGN = 43, RANDOM = 64, CALLS = 68
+    GET_ATTRIBUTE = 24, SIGN_INIT = 42, SIGN = 43, RANDOM = 64, CALLS = 68
 };
 struct list { unsigned char version[2]; Call call[CALLS]; };
 
@@ -92,6 +92,11 @@ static RV login(void *a, void *b, void *c, void *d, void *e) {
     return code != 0 ? code : real.call[LOGIN](a, b, c, d, e);
 }
 
+static RV sign_init(void *a, void *b, void *c, void *d, void *e) {
+    RV code = fault("C_SignInit");
+    return code != 0 ? code : real.call[SIGN_INIT](a, b, c, d, e);
+}
+
 static RV sign(void *a, void *b, void *c, void *d, void *e) {
     hang("C_Sign");
     RV code = real.call[SIGN](a, b, c, d, e);
@@ -131,6 +136,7 @@ RV C_GetFunctionList(struct list **list) {
         ours.call[CLOSE_SESSION] = close_session;
         ours.call[LOGIN] = login;
         ours.call[GET_ATTRIBUTE] = get_attribute;
+        ours.call[SIGN_INIT] = sign_init;
         ours.call[SIGN] = sign;
     }
     *list = &ours;

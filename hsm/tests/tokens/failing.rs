@@ -317,3 +317,44 @@ fn an_answer_of_another_length_than_the_key_s_is_never_taken_for_a_signature() {
         session.close().unwrap();
     });
 }
+
+#[test]
+fn sessions_that_are_void_from_the_beginning_speak_against_the_token_until_one_works() {
+    let name = "failing::sessions_that_are_void_from_the_beginning_speak_against_the_token_until_one_works";
+    failing(name, |hsm| {
+        let token = hsm.token();
+        let mut lives = contract::session(&token);
+        sign(&mut lives, 1).unwrap();
+        let rungs = |call: &str| {
+            hsm.fails(call, "b3");
+            let rungs: Vec<_> = (0..4)
+                .map(|_| {
+                    let mut session = token.open().unwrap();
+                    let failed = session.login().map(drop).and_then(|()| sign(&mut session, 1)).unwrap_err();
+                    session.close().unwrap();
+                    assert_eq!(failed.kind(), Kind::Session);
+                    failed.verdict().rung
+                })
+                .collect();
+            hsm.is_well(call);
+            rungs
+        };
+        let device_says_so_for_ever = [Rung::Session, Rung::Session, Rung::Token, Rung::Token];
+        assert_eq!(rungs("C_SignInit"), device_says_so_for_ever);
+        lives.close().unwrap();
+        let mut session = contract::session(&token);
+        sign(&mut session, 1).unwrap();
+        assert_eq!(rungs("C_GetSessionInfo"), device_says_so_for_ever, "one that worked has ended the row");
+        session.close().unwrap();
+        let mut session = contract::session(&token);
+        for _idle_too_long in 0..5 {
+            sign(&mut session, 1).unwrap();
+            hsm.fails("C_SignInit", "b3");
+            assert_eq!(sign(&mut session, 1).unwrap_err().verdict().rung, Rung::Session);
+            hsm.is_well("C_SignInit");
+            session.close().unwrap();
+            session = contract::session(&token);
+        }
+        session.close().unwrap();
+    });
+}
