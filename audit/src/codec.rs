@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use minicbor::{Decoder, Encoder, data::Type};
 
 use crate::record::{
-    Capacity, Connection, ConnectionEvent, DIGEST_MAX, Entry, Gap, Intent, Operator, Outcome, OutcomeResult, Record,
-    Refused, Reload, Repaired, Start, Stop, TEXT_MAX, Token,
+    ATTEMPTS_MAX, Attempt, Capacity, Connection, ConnectionEvent, DIGEST_MAX, Discarded, Entry, Fate, Gap, Intent,
+    NAME_MAX, Operator, Outcome, OutcomeResult, Record, Refused, Reload, Repaired, Start, Stop, TEXT_MAX, Token,
 };
 
 /// A field's value.
@@ -23,6 +23,10 @@ pub(crate) enum Value<'a> {
     Flag(bool),
     /// One of few: the number is stored, the name is shown
     Choice(u64, &'static str),
+    /// An array of arrays: token, session, fate, code or null, microseconds
+    Tries(&'a [Attempt<'a>]),
+    /// Such an array as it was read
+    Array(&'a [u8]),
 }
 
 const MEMORY: &str = "writing to memory does not fail";
@@ -45,6 +49,7 @@ impl Record<'_> {
             Record::Gap(_) => (9, "gap"),
             Record::Operator(_) => (10, "operator"),
             Record::Token(_) => (11, "token"),
+            Record::Discarded(_) => (12, "discarded"),
         }
     }
 
@@ -118,6 +123,12 @@ impl Record<'_> {
                 text(2, "event", &r.event);
                 text(3, "detail", &r.detail);
             }
+            Record::Discarded(r) => {
+                visit(1, "intent", Value::Number(r.intent));
+                visit(2, "token", Value::Text(&r.token));
+                visit(3, "reason", Value::Text(&r.reason));
+                visit(4, "signed", Value::Flag(r.signed));
+            }
         }
     }
 }
@@ -152,6 +163,12 @@ fn intent_fields<'s>(r: &'s Intent<'_>, mut visit: impl FnMut(u8, &'static str, 
     visit(14, "attempt", Value::Number(r.attempt.into()));
     visit(15, "request_id", Value::Number(r.request_id));
     visit(16, "connection_id", Value::Number(r.connection_id));
+    if let Some(document) = &r.document {
+        visit(17, "document", Value::Text(document));
+    }
+    if let Some(version) = &r.key_version {
+        visit(18, "key_version", Value::Text(version));
+    }
 }
 
 const CITIZEN: &str = "citizen";
@@ -180,6 +197,9 @@ fn outcome_fields<'s>(r: &'s Outcome<'_>, mut visit: impl FnMut(u8, &'static str
     visit(7, "token_us", Value::Number(r.token_us.into()));
     visit(8, "attempts", Value::Number(r.attempts.into()));
     visit(9, "attempts_unknown", Value::Number(r.attempts_unknown.into()));
+    if !r.tries.is_empty() {
+        visit(10, "tries", Value::Tries(&r.tries[..r.tries.len().min(ATTEMPTS_MAX)]));
+    }
 }
 
 /// Appends what comes first in a body: the array's head, the number and the time.
@@ -202,8 +222,12 @@ pub(crate) fn put_rest(record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Dig
     record.each_field(|number, _, value| {
         let encoder = encoder.u8(number).expect(MEMORY);
         let put = match value {
-            Value::Text(text) if text.len() > TEXT_MAX => encoder.str(&cut(text)),
-            Value::Text(text) => encoder.str(text),
+            Value::Text(text) => encoder.str(&cut(text, TEXT_MAX)),
+            Value::Tries(tries) => {
+                put_tries(tries, encoder);
+                return;
+            }
+            Value::Array(_) => unreachable!("only what is read has it"),
             Value::Bytes(bytes) => encoder.bytes(bytes),
             Value::Number(number) | Value::Time(number) | Value::Choice(number, _) => encoder.u64(number),
             Value::Flag(flag) => encoder.bool(flag),
@@ -217,10 +241,65 @@ pub(crate) fn put_rest(record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Dig
 #[derive(Debug)]
 pub(crate) struct DigestTooLong;
 
-fn cut(text: &str) -> String {
+fn put_tries(tries: &[Attempt<'_>], encoder: &mut Encoder<&mut Vec<u8>>) {
+    encoder.array(tries.len() as u64).expect(MEMORY);
+    for Attempt { token, session, fate, code, token_us } in tries {
+        let fate = match fate {
+            Fate::Released => 0,
+            Fate::Failed => 1,
+            Fate::Unknown => 2,
+            Fate::Discarded => 3,
+        };
+        let head = encoder.array(5).and_then(|e| e.str(&cut(token, NAME_MAX))).and_then(|e| e.u16(*session));
+        head.and_then(|e| e.u8(fate)).expect(MEMORY);
+        match code {
+            Some(code) => encoder.str(&cut(code, NAME_MAX)),
+            None => encoder.null(),
+        }
+        .and_then(|e| e.u32(*token_us))
+        .expect(MEMORY);
+    }
+}
+
+fn take_tries(bytes: &[u8]) -> Result<Vec<Attempt<'static>>, DecodeError> {
+    const WRONG: DecodeError = DecodeError::Field(10);
+    let mut decoder = Decoder::new(bytes);
+    let count = decoder.array()?.filter(|count| *count <= ATTEMPTS_MAX as u64).ok_or(WRONG)?;
+    (0..count)
+        .map(|_| {
+            if decoder.array()? != Some(5) {
+                return Err(WRONG);
+            }
+            Ok(Attempt {
+                token: Cow::Owned(decoder.str()?.to_owned()),
+                session: decoder.u16()?,
+                fate: match decoder.u8()? {
+                    0 => Fate::Released,
+                    1 => Fate::Failed,
+                    2 => Fate::Unknown,
+                    3 => Fate::Discarded,
+                    _ => return Err(WRONG),
+                },
+                code: match decoder.datatype()? {
+                    Type::Null => {
+                        decoder.null()?;
+                        None
+                    }
+                    _ => Some(Cow::Owned(decoder.str()?.to_owned())),
+                },
+                token_us: decoder.u32()?,
+            })
+        })
+        .collect()
+}
+
+fn cut(text: &str, max: usize) -> Cow<'_, str> {
     const MARK: &str = "…";
-    let end = text.floor_char_boundary(TEXT_MAX - MARK.len());
-    format!("{}{MARK}", &text[..end])
+    if text.len() <= max {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(max - MARK.len());
+    Cow::Owned(format!("{}{MARK}", &text[..end]))
 }
 
 /// Why a body is no record.
@@ -279,6 +358,11 @@ impl<'b> Fields<'b> {
                 Type::String => Value::Text(decoder.str()?),
                 Type::Bytes => Value::Bytes(decoder.bytes()?),
                 Type::Bool => Value::Flag(decoder.bool()?),
+                Type::Array => {
+                    let start = decoder.position();
+                    decoder.skip()?;
+                    Value::Array(&decoder.input()[start..decoder.position()])
+                }
                 _ => {
                     decoder.skip()?;
                     continue;
@@ -337,6 +421,12 @@ impl<'b> Fields<'b> {
             }),
             10 => Record::Operator(Operator { who: self.text(1)?, command: self.text(2)?, result: self.text(3)? }),
             11 => Record::Token(Token { token: self.text(1)?, event: self.text(2)?, detail: self.text(3)? }),
+            12 => Record::Discarded(Discarded {
+                intent: self.number(1)?,
+                token: self.text(2)?,
+                reason: self.text(3)?,
+                signed: self.flag(4)?,
+            }),
             other => return Err(DecodeError::Kind(other)),
         })
     }
@@ -362,6 +452,8 @@ impl<'b> Fields<'b> {
             attempt: self.number(14)?,
             request_id: self.number(15)?,
             connection_id: self.number(16)?,
+            document: self.text_if_any(17)?,
+            key_version: self.text_if_any(18)?,
         })
     }
 
@@ -383,6 +475,11 @@ impl<'b> Fields<'b> {
             // The first journals did not count them.
             attempts: self.number_if_any(8)?.unwrap_or(0),
             attempts_unknown: self.number_if_any(9)?.unwrap_or(0),
+            tries: match self.0[10] {
+                None => Cow::Borrowed(&[]),
+                Some(Value::Array(bytes)) => Cow::Owned(take_tries(bytes)?),
+                Some(_) => return Err(DecodeError::Field(10)),
+            },
             queue_us: self.number(6)?,
             token_us: self.number(7)?,
         })
@@ -436,6 +533,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tries_are_cut_to_their_room_and_read_only_within_it() {
+        let attempt = Attempt {
+            token: "t".repeat(70).into(),
+            session: 1,
+            fate: Fate::Unknown,
+            code: Some("CKR_GENERAL_ERROR".into()),
+            token_us: 2,
+        };
+        let mut bytes = Vec::new();
+        put_tries(&[attempt.clone(), Attempt { code: None, ..attempt.clone() }], &mut Encoder::new(&mut bytes));
+        let read = take_tries(&bytes).expect("it was just written");
+        assert_eq!(read[0].token.len(), NAME_MAX);
+        assert_eq!((read.len(), &read[0].code, &read[1].code), (2, &attempt.code, &None));
+        for end in 0..bytes.len() {
+            assert!(take_tries(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        let five = vec![attempt; 5];
+        let mut bytes = Vec::new();
+        put_tries(&five, &mut Encoder::new(&mut bytes));
+        assert_eq!(take_tries(&bytes).unwrap_err(), DecodeError::Field(10));
+    }
+
+    #[test]
     fn an_outcome_written_before_attempts_were_counted_is_read_with_none() {
         let outcome = Outcome {
             intent: 1,
@@ -443,6 +563,7 @@ mod tests {
             token: None,
             attempts: 0,
             attempts_unknown: 0,
+            tries: Cow::Borrowed(&[]),
             queue_us: 3,
             token_us: 4,
         };

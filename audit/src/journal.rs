@@ -65,8 +65,8 @@ impl Config {
     }
 }
 
-/// How many intents segments of so many bytes allow to be open: the reserve of a KiB for each, 36 KiB for the daemon's
-/// own records and for one intent, and the header have to fit (64 MiB: 65,499; 1 MiB: 987).
+/// How many intents segments of so many bytes allow to be open: the reserve of 1.5 KiB for each, 36 KiB for the
+/// daemon's own records and for one intent, and the header have to fit (64 MiB: 43,666; 1 MiB: 658).
 pub const fn open_intents_possible(segment_bytes: u64) -> u32 {
     let possible = segment_bytes.saturating_sub(format::HEADER_LEN + RESERVE_BESIDE_OUTCOMES) / OUTCOME_RESERVE;
     if possible > u32::MAX as u64 { u32::MAX } else { possible as u32 }

@@ -15,8 +15,8 @@ use crate::{
     record::{Gap, Record},
 };
 
-/// Kept free for the outcome of each open intent: an outcome with two texts of full length fits.
-pub(crate) const OUTCOME_RESERVE: u64 = 1024;
+/// Kept free for the outcome of each open intent: an outcome with two texts of full length and all attempts fits.
+pub(crate) const OUTCOME_RESERVE: u64 = 1536;
 /// Kept free for start, stop, reload and the like.
 pub(crate) const CONTROL_RESERVE: u64 = 32 << 10;
 /// What the longest record is charged.
@@ -368,12 +368,14 @@ fn charge(rest: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
         Config,
-        record::{Outcome, OutcomeResult, Refused, Stop},
+        record::{ATTEMPTS_MAX, Attempt, Fate, NAME_MAX, Outcome, OutcomeResult, Refused, Stop},
     };
 
     #[derive(Clone, Copy, Debug)]
@@ -401,6 +403,18 @@ mod tests {
         ]
     }
 
+    /// As long as they can be.
+    fn longest_tries<'a>() -> Cow<'a, [Attempt<'a>]> {
+        let attempt = Attempt {
+            token: "t".repeat(NAME_MAX + 1).into(),
+            session: u16::MAX,
+            fate: Fate::Discarded,
+            code: Some("c".repeat(NAME_MAX + 1).into()),
+            token_us: u32::MAX,
+        };
+        vec![attempt; ATTEMPTS_MAX + 1].into()
+    }
+
     fn append(ledger: &mut Ledger, record: &Record<'_>) -> Result<u64, Refusal> {
         let mut rest = Vec::new();
         codec::put_rest(record, &mut rest).expect("its digest is short");
@@ -425,6 +439,8 @@ mod tests {
             attempt: 1,
             request_id: u64::MAX,
             connection_id: u64::MAX,
+            document: Some(text.into()),
+            key_version: Some(text.into()),
         })
     }
 
@@ -459,6 +475,7 @@ mod tests {
                             token,
                             attempts: u8::MAX,
                             attempts_unknown: u8::MAX,
+                            tries: longest_tries(),
                             queue_us: u32::MAX,
                             token_us: u32::MAX,
                         };

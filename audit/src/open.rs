@@ -57,6 +57,7 @@ pub(crate) fn open(config: Config) -> Result<(Arc<Shared>, Running, Recovery), O
             token: None,
             attempts: 0,
             attempts_unknown: 0,
+            tries: Default::default(),
             queue_us: 0,
             token_us: 0,
         })
@@ -119,7 +120,7 @@ fn check(config: &Config) -> Result<(), OpenError> {
     let possible = open_intents_possible(segment_bytes);
     if !(1..=possible).contains(&open_intents_max) {
         return wrong(format!(
-            "{open_intents_max} open intents: segments of {segment_bytes} bytes allow 1 to {possible}, at 1 KiB each; \
+            "{open_intents_max} open intents: segments of {segment_bytes} bytes allow 1 to {possible}, at 1.5 KiB each; \
              lower the number or make the segments larger"
         ));
     }

@@ -37,6 +37,8 @@ pub enum Record<'a> {
     Operator(Operator<'a>),
     /// A token logged in, was lost, refused its PIN
     Token(Token<'a>),
+    /// A call that had been given up came back after all
+    Discarded(Discarded<'a>),
 }
 
 /// The daemon began.
@@ -105,6 +107,70 @@ pub struct Intent<'a> {
     pub request_id: u64,
     /// Number of the connection in this run of the daemon
     pub connection_id: u64,
+    /// The assertion's ID, or the token's `jti`
+    pub document: Option<Cow<'a, str>>,
+    /// Which of the key's versions
+    pub key_version: Option<Cow<'a, str>>,
+}
+
+/// Longest name of a token or code in an [`Attempt`], in bytes; a longer one is cut.
+pub const NAME_MAX: usize = 64;
+
+/// Most attempts an [`Outcome`] has room for.
+pub const ATTEMPTS_MAX: usize = 4;
+
+/// One call that entered a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt<'a> {
+    /// Name of the token
+    pub token: Cow<'a, str>,
+    /// The session's place in this run of the daemon
+    pub session: u16,
+    /// What became of it
+    pub fate: Fate,
+    /// The error's exact name (`CKR_DEVICE_ERROR`), or why a signature was discarded; none for what was released
+    pub code: Option<Cow<'a, str>>,
+    /// Time inside the token, in microseconds
+    pub token_us: u32,
+}
+
+/// What became of a call that entered a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// Its signature was handed to the client's connection
+    Released,
+    /// It failed, and nothing was signed
+    Failed,
+    /// It ended, or was given up, without saying whether something was signed; a [`Discarded`] may say more
+    Unknown,
+    /// It gave a signature, which was destroyed unseen
+    Discarded,
+}
+
+impl Fate {
+    /// As it is shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fate::Released => "released",
+            Fate::Failed => "failed",
+            Fate::Unknown => "unknown",
+            Fate::Discarded => "discarded",
+        }
+    }
+}
+
+/// A call that had been given up came back after all: what one of its intent's attempts of unknown fate has really
+/// done. It may stand before the intent's outcome or after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discarded<'a> {
+    /// The intent's sequence number
+    pub intent: u64,
+    /// Name of the token
+    pub token: Cow<'a, str>,
+    /// Why: `late`
+    pub reason: Cow<'a, str>,
+    /// Whether it gave a signature, which was destroyed unseen; else it failed
+    pub signed: bool,
 }
 
 /// What became of an intent.
@@ -120,6 +186,9 @@ pub struct Outcome<'a> {
     pub attempts: u8,
     /// Of these, the calls whose fate is unknown: each may have left a signature that nobody saw
     pub attempts_unknown: u8,
+    /// Each of these calls, in their order; at most [`ATTEMPTS_MAX`] are written. Empty also when it was written before
+    /// they were listed
+    pub tries: Cow<'a, [Attempt<'a>]>,
     /// Wait before a session took it, in microseconds
     pub queue_us: u32,
     /// Time inside the token, in microseconds

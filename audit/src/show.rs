@@ -13,11 +13,12 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     codec::Value,
     read::Reader,
-    record::{Capacity, Entry, Record},
+    record::{Attempt, Capacity, Entry, Record},
     scan::ReadError,
 };
 
-/// Which records are shown: those that meet every condition given. An outcome is shown with its intent.
+/// Which records are shown: those that meet every condition given. An outcome is shown with its intent,
+/// and so is what came too late for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Of this tenant
@@ -104,7 +105,7 @@ fn write_entry(entry: &Entry, format: Format, out: &mut dyn Write) -> io::Result
 
 struct Wanted<'f> {
     filter: &'f Filter,
-    /// Those shown whose outcome has not come yet
+    /// Those shown of which more may come
     intents: HashSet<u64>,
 }
 
@@ -118,8 +119,12 @@ impl Wanted<'_> {
         if asked.iter().all(|(_, wanted)| wanted.is_none()) {
             return true;
         }
-        if let Record::Outcome(outcome) = &entry.record {
-            return self.intents.remove(&outcome.intent);
+        match &entry.record {
+            // A call of unknown fate may still come back.
+            Record::Outcome(outcome) if outcome.attempts_unknown > 0 => return self.intents.contains(&outcome.intent),
+            Record::Outcome(outcome) => return self.intents.remove(&outcome.intent),
+            Record::Discarded(discarded) => return self.intents.contains(&discarded.intent),
+            _ => {}
         }
         let fits = asked.iter().all(|(name, wanted)| match wanted {
             None => true,
@@ -154,6 +159,11 @@ impl fmt::Display for Entry {
                     Value::Time(time_ns) => f.write_str(&utc(time_ns)),
                     Value::Flag(flag) => write!(f, "{flag}"),
                     Value::Choice(_, name) => f.write_str(name),
+                    Value::Tries(tries) => {
+                        write!(f, "[{}]", tries.iter().map(Attempt::to_string).collect::<Vec<_>>().join(" "))
+                    }
+                    // Only what is read from a file has it, and no record is made of that.
+                    Value::Array(_) => Ok(()),
                 });
             }
         });
@@ -176,10 +186,34 @@ pub fn to_json(entry: &Entry) -> Json {
             Value::Time(time_ns) => utc(time_ns).into(),
             Value::Flag(flag) => flag.into(),
             Value::Choice(_, name) => name.into(),
+            Value::Tries(tries) => tries.iter().map(attempt_json).collect::<Vec<_>>().into(),
+            Value::Array(_) => Json::Null,
         };
         object.insert(name.to_owned(), value);
     });
     Json::Object(object)
+}
+
+/// `token/session:released:55us`, or `token/session:unknown:CKR_DEVICE_ERROR:900us`.
+impl fmt::Display for Attempt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |text: &str| if is_plain(text) { text.to_owned() } else { format!("{text:?}") };
+        write!(f, "{}/{}:{}", name(&self.token), self.session, self.fate.name())?;
+        if let Some(code) = &self.code {
+            write!(f, ":{}", name(code))?;
+        }
+        write!(f, ":{}us", self.token_us)
+    }
+}
+
+fn attempt_json(attempt: &Attempt<'_>) -> Json {
+    serde_json::json!({
+        "token": attempt.token,
+        "session": attempt.session,
+        "fate": attempt.fate.name(),
+        "code": attempt.code,
+        "token_us": attempt.token_us,
+    })
 }
 
 /// A capacity as it is shown: `citizen`, or the CVR number.

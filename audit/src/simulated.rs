@@ -135,6 +135,8 @@ fn intent() -> Record<'static> {
         attempt: 1,
         request_id: 1,
         connection_id: 1,
+        document: None,
+        key_version: None,
     })
 }
 
@@ -146,6 +148,17 @@ fn long_outcome(intent: u64) -> Record<'static> {
         token: Some("t".repeat(300).into()),
         attempts: u8::MAX,
         attempts_unknown: u8::MAX,
+        tries: vec![
+            crate::record::Attempt {
+                token: "t".repeat(300).into(),
+                session: u16::MAX,
+                fate: crate::record::Fate::Unknown,
+                code: Some("c".repeat(300).into()),
+                token_us: u32::MAX,
+            };
+            crate::record::ATTEMPTS_MAX
+        ]
+        .into(),
         queue_us: u32::MAX,
         token_us: u32::MAX,
     })

@@ -6,7 +6,7 @@ use crate::{
     format::GENESIS,
     open_intents::OpenIntents,
     read::{Reader, TornTail},
-    record::{Entry, Record},
+    record::{Discarded, Entry, Fate, Outcome, OutcomeResult, Record},
     scan::ReadError,
 };
 
@@ -41,12 +41,66 @@ pub struct Report {
     pub repairs: u64,
     /// Events that were refused because they could not be recorded
     pub refused_records: u64,
+    /// What tokens have made for this journal
+    pub signatures: Signatures,
     /// Outcomes without an open intent: there was none, or it has an outcome already
     pub contradictions: u64,
     /// The first thousand of them
     pub contradictions_listed: Vec<u64>,
     /// Something stands after the last record
     pub torn_tail: Option<TornTail>,
+}
+
+/// The account of signatures: whoever has another count of them, such as a token's own, can compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signatures {
+    /// Handed to a client's connection
+    pub released: u64,
+    /// Made, and destroyed unseen for a reason that is told; self-tests are such
+    pub discarded: u64,
+    /// Calls that ended, or were given up, without saying whether they signed
+    pub unknown: u64,
+    /// Of these, the ones that came back later and had signed
+    pub unknown_signed: u64,
+    /// Of these, the ones that came back later and had failed
+    pub unknown_failed: u64,
+    /// Intents that a crash has left open: of their calls nobody knows how many there were
+    pub interrupted: u64,
+}
+
+impl Signatures {
+    /// Tokens have made so many at least.
+    pub fn at_least(&self) -> u64 {
+        self.released + self.discarded + self.unknown_signed
+    }
+
+    /// And so many at most; none when a crash has left intents open.
+    pub fn at_most(&self) -> Option<u64> {
+        let open = self.unknown.saturating_sub(self.unknown_signed + self.unknown_failed);
+        (self.interrupted == 0).then(|| self.at_least() + open)
+    }
+
+    fn see(&mut self, outcome: &Outcome<'_>) {
+        for attempt in outcome.tries.iter() {
+            match attempt.fate {
+                Fate::Released => self.released += 1,
+                Fate::Failed => {}
+                Fate::Unknown => self.unknown += 1,
+                Fate::Discarded => self.discarded += 1,
+            }
+        }
+        if !outcome.tries.is_empty() {
+            return;
+        }
+        // Written before each attempt was listed, or without one.
+        self.unknown += u64::from(outcome.attempts_unknown);
+        match outcome.result {
+            OutcomeResult::Released { .. } => self.released += 1,
+            OutcomeResult::Discarded { .. } => self.discarded += 1,
+            OutcomeResult::NotSigned { .. } => {}
+            OutcomeResult::Unknown { .. } => self.interrupted += u64::from(outcome.attempts == 0),
+        }
+    }
 }
 
 impl Report {
@@ -87,6 +141,9 @@ impl Report {
         self.records += 1;
         (self.last_seq, self.last_ns) = (entry.seq, entry.time_ns);
         let fits = open.see(entry);
+        if let Record::Outcome(outcome) = &entry.record {
+            self.signatures.see(outcome);
+        }
         match &entry.record {
             Record::Intent(_) => self.intents += 1,
             // Its intent may stand in a segment that was taken away.
@@ -96,6 +153,8 @@ impl Report {
                     self.contradictions_listed.push(entry.seq);
                 }
             }
+            Record::Discarded(Discarded { signed: true, .. }) => self.signatures.unknown_signed += 1,
+            Record::Discarded(_) => self.signatures.unknown_failed += 1,
             Record::Repaired(_) => self.repairs += 1,
             Record::Gap(gap) => self.refused_records += gap.records,
             _ => {}

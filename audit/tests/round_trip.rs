@@ -7,8 +7,9 @@ use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use common::{LONG, config, intent, outcome, quick_directory};
 use segl_audit::{
-    Capacity, Connection, ConnectionEvent, Gap, Intent, Journal, OpenError, Operator, Outcome, OutcomeResult, Reader,
-    Record, Refusal, Refused, Reload, Repaired, Settled, Start, State, Stop, Token, open_intents_possible, verify,
+    Capacity, Connection, ConnectionEvent, Discarded, Gap, Intent, Journal, OpenError, Operator, Outcome,
+    OutcomeResult, Reader, Record, Refusal, Refused, Reload, Repaired, Settled, Start, State, Stop, Token,
+    open_intents_possible, verify,
 };
 
 #[test]
@@ -53,6 +54,8 @@ fn every_kind_of_record_comes_back_as_it_was_with_and_without_its_options() {
         reference: None,
         attempt: u8::MAX,
         digest: vec![0xab; 64].into(),
+        document: Some("_4f1c2ab0".into()),
+        key_version: Some("login-2026".into()),
         ..full.clone()
     };
     let end = |result| {
@@ -62,6 +65,7 @@ fn every_kind_of_record_comes_back_as_it_was_with_and_without_its_options() {
             token: None,
             attempts: u8::MAX,
             attempts_unknown: 0,
+            tries: Default::default(),
             queue_us: u32::MAX,
             token_us: 0,
         })
@@ -110,6 +114,7 @@ fn every_kind_of_record_comes_back_as_it_was_with_and_without_its_options() {
         Record::Gap(Gap { from_ns: 1, to_ns: u64::MAX, records: 3, why: "full".into() }),
         Record::Operator(Operator { who: "root".into(), command: "drain".into(), result: "ok".into() }),
         Record::Token(Token { token: "site-a".into(), event: "lost".into(), detail: "CKR_DEVICE_ERROR".into() }),
+        Record::Discarded(Discarded { intent: 3, token: "site-a".into(), reason: "late".into(), signed: true }),
         Record::Stop(Stop { reason: "SIGTERM".into() }),
     ];
     let directory = quick_directory();
@@ -176,7 +181,7 @@ fn a_second_opener_is_turned_away_until_the_first_has_closed() {
 
 #[test]
 fn a_bound_on_open_intents_that_segments_have_no_room_for_is_refused_with_what_they_have() {
-    assert_eq!([64 << 20, 1 << 20, 0].map(open_intents_possible), [65_499, 987, 0]);
+    assert_eq!([64 << 20, 1 << 20, 0].map(open_intents_possible), [43_666, 658, 0]);
     let directory = quick_directory();
     let mut config = config(directory.path());
     let possible = open_intents_possible(config.segment_bytes);

@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::{LONG, config, intent, outcome, quick_directory};
-use segl_audit::{Filter, Format, Journal, Operator, Record, parse_utc, show, utc};
+use segl_audit::{Discarded, Filter, Format, Journal, Operator, Record, Signatures, parse_utc, show, utc, verify};
 
 fn written() -> tempfile::TempDir {
     let directory = quick_directory();
@@ -40,7 +40,8 @@ fn a_record_is_one_line_that_says_everything() {
         lines[3],
         format!(
             "4 2026-11-21T20:10:45.123456789Z outcome intent=1 result=released signature_sha256={} token=site-a \
-             queue_us=12 token_us=55 attempts=2 attempts_unknown=1",
+             queue_us=12 token_us=55 attempts=2 attempts_unknown=1 \
+             tries=[site-b/9:unknown:CKR_DEVICE_ERROR:40us site-a/3:released:55us]",
             "05".repeat(32)
         )
     );
@@ -69,6 +70,8 @@ fn json_has_a_line_a_record_with_the_same_fields() {
     assert_eq!(intent.get("message_len"), None);
     let outcome: serde_json::Value = serde_json::from_str(&lines[2]).unwrap();
     assert_eq!((&outcome["attempts"], &outcome["attempts_unknown"]), (&2.into(), &1.into()));
+    assert_eq!(outcome["tries"][0]["code"], "CKR_DEVICE_ERROR");
+    assert_eq!((&outcome["tries"][1]["fate"], &outcome["tries"][1]["token_us"]), (&"released".into(), &55.into()));
 }
 
 #[test]
@@ -85,6 +88,39 @@ fn a_filter_shows_what_fits_and_the_outcome_with_its_intent() {
     assert_eq!(of(Filter { last: Some(2), ..Filter::default() }), ["4", "5"]);
     assert_eq!(of(Filter { since_ns: parse_utc("2026-11-21T20:10:46Z"), ..Filter::default() }), [""; 0]);
     assert_eq!(of(Filter { until_ns: parse_utc("2026-11-21T20:10:46Z"), ..Filter::default() }).len(), 5);
+}
+
+#[test]
+fn what_came_too_late_is_shown_with_its_intent_and_counted() {
+    let directory = quick_directory();
+    let (journal, _) = Journal::open(config(directory.path())).unwrap();
+    let late = |intent, signed| {
+        let (token, reason) = ("site-b".into(), "late".into());
+        Record::Discarded(Discarded { intent, token, reason, signed })
+    };
+    let wanted = journal.append(&intent("wanted")).unwrap();
+    let other = journal.append(&intent("other")).unwrap();
+    let third = journal.append(&intent("third")).unwrap();
+    journal.append(&late(wanted, true)).unwrap();
+    for closed in [wanted, other, third] {
+        journal.append(&outcome(closed)).unwrap();
+    }
+    journal.append(&late(other, false)).unwrap();
+    journal.close(LONG).unwrap();
+    let filter = |reference: &str| Filter { reference: Some(reference.to_owned()), ..Filter::default() };
+    let kinds = |reference: &str| -> Vec<String> {
+        let lines = shown(directory.path(), &filter(reference), Format::Text);
+        lines.iter().map(|line| line.split(' ').nth(2).unwrap().to_owned()).collect()
+    };
+    assert_eq!(kinds("wanted"), ["intent", "discarded", "outcome"]);
+    assert_eq!(kinds("other"), ["intent", "outcome", "discarded"]);
+    let report = verify(directory.path()).unwrap();
+    assert!(report.is_consistent());
+    let expected =
+        Signatures { released: 3, unknown: 3, unknown_signed: 1, unknown_failed: 1, ..Signatures::default() };
+    assert_eq!(report.signatures, expected);
+    // The third's first attempt may have left one.
+    assert_eq!((expected.at_least(), expected.at_most()), (4, Some(5)));
 }
 
 #[test]

@@ -26,6 +26,8 @@ fn intent() -> Record<'static> {
         attempt: 1,
         request_id: 1,
         connection_id: 1,
+        document: None,
+        key_version: None,
     })
 }
 
@@ -37,6 +39,7 @@ fn outcome(intent: u64) -> Record<'static> {
         token: Some("hsm-a".into()),
         attempts: 1,
         attempts_unknown: 0,
+        tries: Default::default(),
         queue_us: 40,
         token_us: 900,
     })

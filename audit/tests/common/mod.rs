@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use segl_audit::{Capacity, Config, Intent, Journal, Outcome, OutcomeResult, Record, Refusal};
+use segl_audit::{Attempt, Capacity, Config, Fate, Intent, Journal, Outcome, OutcomeResult, Record, Refusal};
 
 /// Longer than anything takes that works.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -43,6 +43,8 @@ pub(crate) fn intent(reference: &str) -> Record<'static> {
         attempt: 1,
         request_id: 42,
         connection_id: 3,
+        document: None,
+        key_version: None,
     })
 }
 
@@ -54,6 +56,17 @@ pub(crate) fn outcome(intent: u64) -> Record<'static> {
         token: Some("site-a".into()),
         attempts: 2,
         attempts_unknown: 1,
+        tries: vec![
+            Attempt {
+                token: "site-b".into(),
+                session: 9,
+                fate: Fate::Unknown,
+                code: Some("CKR_DEVICE_ERROR".into()),
+                token_us: 40,
+            },
+            Attempt { token: "site-a".into(), session: 3, fate: Fate::Released, code: None, token_us: 55 },
+        ]
+        .into(),
         queue_us: 12,
         token_us: 55,
     })

@@ -101,6 +101,17 @@ fn print_report(report: &Report) {
     println!("from           {}", segl_audit::utc(report.first_ns));
     println!("to             {}", segl_audit::utc(report.last_ns));
     println!("uses of keys   {} ({} without an outcome yet)", report.intents, report.open_intents);
+    let made = report.signatures;
+    println!("signatures     {} released, {} discarded with a reason", made.released, made.discarded);
+    if made.unknown + made.interrupted > 0 {
+        let late = format!("{} signed and {} failed, as came out later", made.unknown_signed, made.unknown_failed);
+        println!("in doubt       {} calls ({late}), {} interrupted uses", made.unknown, made.interrupted);
+    }
+    match made.at_most() {
+        Some(most) if most > made.at_least() => println!("made by tokens {} to {most}", made.at_least()),
+        Some(most) => println!("made by tokens {most}"),
+        None => println!("made by tokens {} or more", made.at_least()),
+    }
     println!("repairs        {}", report.repairs);
     println!("not recorded   {} (refused to their callers)", report.refused_records);
     if let Some(tail) = &report.torn_tail {
