@@ -9,6 +9,7 @@ mod capacity;
 pub mod jws;
 mod pattern;
 pub mod publish;
+pub mod saml;
 mod violation;
 
 pub use capacity::Capacity;
