@@ -19,7 +19,7 @@ mod snapshot;
 
 pub use attempt::{Attempt, Attempts, Discard, Fate};
 pub use clock::Clock;
-pub use config::{Config, Rules, ThreadRole, TokenSetup};
+pub use config::{Config, Rules, RulesError, ThreadRole, TokenSetup};
 pub use driver::{Inbox, Observer, Pool, Progress, Stopped};
 pub use job::{Class, Completion, Failure, Job, RouteId, TokenSet, Work};
 pub use snapshot::{Counters, QueueSnapshot, RungCounters, Snapshot, TokenSnapshot, TokenState};

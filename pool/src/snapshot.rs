@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub queues: Vec<QueueSnapshot>,
     /// Since the start
     pub counters: Counters,
+    /// Retries that the budget still allows
+    pub retries_left: u32,
     /// Jobs handed to sessions and not returned
     pub running: u32,
     /// Whether new jobs are refused
@@ -150,6 +152,10 @@ pub struct Counters {
     pub token_error: u64,
     /// Attempts that were followed by another of the same job
     pub retries: u64,
+    /// Attempts that would have been followed by another if the budget had not been used up
+    pub retries_refused: u64,
+    /// Jobs that lost their place in a full queue to a tenant with less waiting; of those completed as overloaded
+    pub displaced: u64,
     /// Attempts that ended without saying whether a signature was made
     pub unknown: u64,
     /// Answers of sessions that nobody waited for any more, discarded

@@ -1,11 +1,15 @@
 //! Who is let in, and what those who are not are told: when to come back.
 //!
-//! A wait is what stands before a job in expected token time, by the sessions that sign. Both are observed, service
-//! times as they are under the present load, so this is the rate at which the queue drains.
+//! Bounds are kept per set of tokens: a slow one's queue says nothing against work for another. In each, a class has its
+//! bound and so has each tenant in each class. Where a class is full, a tenant with more waiting there gives way to one
+//! with less: it loses its newest job, which would have waited longest.
+//!
+//! A wait is what stands before a job in expected token time, by the sessions that sign and the pace at which they
+//! really drain this queue (see `pace`).
 
 use crate::{
     Attempts, Class, Completion, Failure, Job, QueueSnapshot, TokenSet, Work,
-    core::{Action, Core, jobs::Place},
+    core::{Action, Core, jobs::Place, queues::Group},
 };
 
 /// What those are told who wait for tokens that only an operator can bring back.
@@ -34,39 +38,57 @@ impl<P: Clone> Core<P> {
         if let Some(failure) = refusal {
             return self.refuse(job, failure, out);
         }
-        let group = self.queues.group(tokens);
+        let group = self.queues.group(tokens, job.probe);
         let lane = self.queues.lane(job.tenant, job.class);
-        if let Some(failure) = self.overload(now_ns, &job, row, lane, group) {
+        if let Err(failure) = self.make_room(now_ns, &job, row, lane, group, out) {
             return self.refuse(job, failure, out);
         }
+        self.budget.earn();
         let cost_ns = self.costs.anywhere_ns(row);
         let deadline_ns = job.deadline_ns;
         let slot = self.jobs.insert(job, Place::Waiting { lane, group }, row, cost_ns, now_ns);
         self.deadlines.push(deadline_ns, slot, &self.jobs);
-        self.queues.push(&mut self.jobs, slot);
+        self.wait(now_ns, slot);
     }
 
-    /// Why there is no room for a job, if there is none.
-    fn overload(&self, now_ns: u64, job: &Job<P>, row: u16, lane: u32, group: u16) -> Option<Failure> {
-        let tokens = self.queues.groups()[usize::from(group)].tokens;
-        let wait_ns = |ahead_ns: u64| ahead_ns / u64::from(self.sessions_of(tokens).max(1));
-        let depth = self.queues.groups()[usize::from(group)].depth[job.class.index()];
+    /// Sees to it that a job can wait: in time for its deadline, within its tenant's bound, and within its queue's, if
+    /// need be in the place of a tenant that has more waiting there.
+    fn make_room(
+        &mut self,
+        now_ns: u64,
+        job: &Job<P>,
+        row: u16,
+        lane: u32,
+        group: u16,
+        out: &mut Vec<Action<P>>,
+    ) -> Result<(), Failure> {
+        let Group { tokens, depth, .. } = &self.queues.groups()[usize::from(group)];
+        let depth = depth[job.class.index()];
+        let sessions = self.sessions_of(*tokens);
+        self.queues.pace(group).look(now_ns, sessions);
+        let pace = self.queues.groups()[usize::from(group)].pace;
+        let ahead_ns = pace.time_for_ns(self.queues.ahead_ns(lane, group), sessions);
         // Those who are told to come back all come at once: so not when there is room, but when half of it is free.
-        let half_ns = wait_ns(self.queues.backlog_ns(group, job.class)) / 2;
-        if self.queues.waiting_of_tenant(lane) >= self.rules.tenant_depth_max {
-            return Some(Failure::TenantLimit { retry_after_ms: bounded_ms(half_ns) });
-        }
-        if depth >= self.rules.queue_depth_max[job.class.index()] {
-            return Some(Failure::Overloaded { retry_after_ms: bounded_ms(half_ns) });
+        if self.queues.waiting_of_lane(lane, group) >= self.rules.tenant_depth_max {
+            return Err(Failure::TenantLimit { retry_after_ms: bounded_ms(ahead_ns / 2) });
         }
         // Before sessions sign and costs are learned nobody is refused on a guess.
-        if self.sessions_of(tokens) > 0 && self.costs.is_solid(row) {
-            let wait_ns = wait_ns(self.queues.ahead_ns(lane, group));
-            if now_ns.saturating_add(wait_ns) >= job.deadline_ns {
-                return Some(Failure::Overloaded { retry_after_ms: bounded_ms(wait_ns) });
+        if sessions > 0 && self.costs.is_solid(row) && now_ns.saturating_add(ahead_ns) >= job.deadline_ns {
+            return Err(Failure::Overloaded { retry_after_ms: bounded_ms(ahead_ns) });
+        }
+        if depth >= self.rules.queue_depth_max[job.class.index()] {
+            let half_ns = pace.time_for_ns(self.queues.backlog_ns(group, job.class), sessions) / 2;
+            let failure = Failure::Overloaded { retry_after_ms: bounded_ms(half_ns) };
+            match self.queues.newest_of_longest(lane, group) {
+                // What was begun once is not given up: it has cost a token's time.
+                Some(slot) if self.jobs[slot].attempts.is_empty() => {
+                    self.counters.displaced += 1;
+                    self.fail_waiting(now_ns, slot, failure, out);
+                }
+                _ => return Err(failure),
             }
         }
-        None
+        Ok(())
     }
 
     fn refuse(&mut self, job: Job<P>, failure: Failure, out: &mut Vec<Action<P>>) {
@@ -98,9 +120,10 @@ impl<P: Clone> Core<P> {
         let groups = self.queues.groups().iter().enumerate();
         groups
             .map(|(index, group)| {
-                let sessions = u64::from(self.sessions_of(group.tokens));
+                let sessions = self.sessions_of(group.tokens);
                 let backlog_ns = self.queues.backlog_ns(index as u16, Class::Bulk);
-                QueueSnapshot { tokens: group.tokens, depth: group.depth, wait_ns: backlog_ns.checked_div(sessions) }
+                let wait_ns = (sessions > 0).then(|| group.pace.time_for_ns(backlog_ns, sessions));
+                QueueSnapshot { tokens: group.tokens, depth: group.depth, wait_ns }
             })
             .collect()
     }

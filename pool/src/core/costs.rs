@@ -24,7 +24,16 @@ pub(super) struct Costs {
 #[derive(Debug)]
 struct Row {
     anywhere: Ewma,
-    by_token: Vec<Ewma>,
+    by_token: Vec<OnToken>,
+}
+
+/// What is known of a use on one token.
+#[derive(Clone, Copy, Debug, Default)]
+struct OnToken {
+    average: Ewma,
+    asked_ns: u64,
+    /// What is known is old: the next measurement counts alone
+    anew: bool,
 }
 
 /// An exponentially weighted moving average of times, the newest with a weight of 1/8.
@@ -69,7 +78,7 @@ impl Costs {
             return 0;
         }
         let row = self.rows.len() as u16;
-        self.rows.push(Row { anywhere: Ewma::default(), by_token: vec![Ewma::default(); self.tokens] });
+        self.rows.push(Row { anywhere: Ewma::default(), by_token: vec![OnToken::default(); self.tokens] });
         self.by_use.insert((key, algorithm), row);
         row
     }
@@ -78,7 +87,23 @@ impl Costs {
     pub(super) fn learn(&mut self, row: u16, token: u16, sample_ns: u64) {
         let row = &mut self.rows[usize::from(row)];
         row.anywhere.learn(sample_ns);
-        row.by_token[usize::from(token)].learn(sample_ns);
+        let on_token = &mut row.by_token[usize::from(token)];
+        if std::mem::take(&mut on_token.anew) {
+            on_token.average = Ewma::default();
+        }
+        on_token.average.learn(sample_ns);
+    }
+
+    /// The token is asked now: what was known of it before is worth less if it is older than so much.
+    pub(super) fn asked(&mut self, row: u16, token: u16, now_ns: u64, old_ns: u64) {
+        let on_token = &mut self.rows[usize::from(row)].by_token[usize::from(token)];
+        on_token.anew |= now_ns.saturating_sub(on_token.asked_ns) >= old_ns;
+        on_token.asked_ns = now_ns;
+    }
+
+    /// Whether the token was not asked for so long.
+    pub(super) fn is_old(&self, row: u16, token: u16, now_ns: u64, old_ns: u64) -> bool {
+        now_ns.saturating_sub(self.rows[usize::from(row)].by_token[usize::from(token)].asked_ns) >= old_ns
     }
 
     /// What it should take on whichever token.
@@ -89,7 +114,7 @@ impl Costs {
     /// What it should take on this token.
     pub(super) fn on_token_ns(&self, row: u16, token: u16) -> u64 {
         let row = &self.rows[usize::from(row)];
-        row.by_token[usize::from(token)].known_ns().or(row.anywhere.known_ns()).unwrap_or(self.guess_ns)
+        row.by_token[usize::from(token)].average.known_ns().or(row.anywhere.known_ns()).unwrap_or(self.guess_ns)
     }
 
     /// Whether enough was measured to refuse somebody for it.

@@ -29,6 +29,8 @@ pub(super) struct Entry<P> {
     pub(super) cost_row: u16,
     /// What it is counted with while it waits
     pub(super) cost_ns: u64,
+    /// What it was charged on the token it was handed to
+    pub(super) charged_ns: u64,
     pub(super) submitted_ns: u64,
     pub(super) cancelled: bool,
     pub(super) attempts: Attempts,
@@ -76,6 +78,7 @@ impl<P> Jobs<P> {
             place,
             cost_row,
             cost_ns,
+            charged_ns: 0,
             submitted_ns: now_ns,
             cancelled: false,
             attempts: Attempts::NONE,

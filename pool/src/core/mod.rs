@@ -4,6 +4,7 @@
 //! times give the same actions, jitter included.
 
 mod admission;
+mod budget;
 mod costs;
 mod deadlines;
 mod dice;
@@ -11,6 +12,8 @@ mod event;
 mod fleet;
 mod hash;
 mod jobs;
+mod pace;
+mod placement;
 mod queues;
 #[cfg(test)]
 mod tests;
@@ -22,6 +25,7 @@ use segl_hsm::{Error, Kind, ModuleId, Retry, Signature, Signed};
 pub use event::{Action, Alarm, Call, CallId, CallResult, Event, Generation, SessionId};
 
 use self::{
+    budget::Budget,
     costs::Costs,
     deadlines::Deadlines,
     fleet::Fleet,
@@ -73,8 +77,13 @@ pub struct Core<P> {
     costs: Costs,
     deadlines: Deadlines,
     fleet: Fleet,
+    budget: Budget,
     /// The tokens of each route
     routes: Vec<TokenSet>,
+    /// The tokens of the own site
+    preferred: TokenSet,
+    /// When a job that is held for a better token may go to another
+    held_until_ns: Option<u64>,
     counters: Counters,
     draining: bool,
     next_call: u64,
@@ -86,15 +95,22 @@ impl<P: Clone> Core<P> {
     /// A pool of these tokens, all of them out until they join. Sessions are numbered through, in their order.
     ///
     /// # Panics
-    /// With more tokens than a [`TokenSet`] holds, or more than 65,535 sessions.
+    /// With more tokens than a [`TokenSet`] holds, more than 65,535 sessions, or rules that [`Rules::check`] refuses.
     pub fn new(rules: Rules, tokens: &[TokenSpec]) -> Self {
+        if let Err(error) = rules.check() {
+            panic!("{error}");
+        }
+        let fleet = Fleet::new(tokens, &rules);
         Core {
             jobs: Jobs::new(),
             queues: Queues::new(tokens.len(), rules.signature_one_in, rules.bulk_one_in),
             costs: Costs::new(tokens.len(), rules.service_guess_ns),
             deadlines: Deadlines::default(),
-            fleet: Fleet::new(tokens, &rules),
+            fleet,
+            budget: Budget::new(&rules, tokens.iter().map(|token| u32::from(token.sessions)).sum()),
             routes: Vec::new(),
+            preferred: (0..).zip(tokens).filter(|(_, token)| token.preferred).map(|(index, _)| index).collect(),
+            held_until_ns: None,
             counters: Counters::default(),
             draining: false,
             next_call: 0,
@@ -122,7 +138,8 @@ impl<P: Clone> Core<P> {
 
     /// When [`Event::Timer`] is due if nothing else happens. It may be early, never late.
     pub fn next_timeout_ns(&self) -> Option<u64> {
-        [self.deadlines.next_ns(), self.fleet.next_due_ns()].into_iter().flatten().min()
+        let due_ns = [self.deadlines.next_ns(), self.fleet.next_due_ns(), self.next_release_ns()];
+        due_ns.into_iter().flatten().min()
     }
 
     /// Whether a session is spoilt by this error: the rest of its batch is then skipped.
@@ -151,6 +168,7 @@ impl<P: Clone> Core<P> {
             tokens: self.fleet.snapshot(),
             queues: self.queue_snapshots(),
             counters: self.counters,
+            retries_left: self.budget.left(),
             running: self.jobs.len() as u32 - self.queues.len(),
             draining: self.draining,
             route_usable: self.routes.iter().map(|tokens| self.sessions_of(*tokens) > 0).collect(),
@@ -224,8 +242,12 @@ impl<P: Clone> Core<P> {
         token_ns: u64,
         out: &mut Vec<Action<P>>,
     ) {
+        let fate = fate_of(&result);
+        if fate.is_none() {
+            self.queues.refund(&self.jobs, slot, token);
+        }
         let entry = &mut self.jobs[slot];
-        if let Some((fate, code)) = fate_of(&result) {
+        if let Some((fate, code)) = fate {
             entry.attempts.push(Attempt { token, session: session.0, fate, code, token_us: as_us(token_ns) });
             entry.started_ns = started_ns;
             self.fleet.tokens[usize::from(token)].calls += 1;
@@ -277,10 +299,14 @@ impl<P: Clone> Core<P> {
         if !allowed || !self.hopeful(tokens) {
             return self.complete(now_ns, slot, Err(Failure::Token(error)), out);
         }
+        if !self.budget.spend() {
+            self.counters.retries_refused += 1;
+            return self.complete(now_ns, slot, Err(Failure::Token(error)), out);
+        }
         self.counters.retries += 1;
-        let group = self.queues.group(tokens);
+        let group = self.queues.group(tokens, self.jobs[slot].job.probe);
         self.jobs[slot].place = Place::Waiting { lane, group };
-        self.queues.push(&mut self.jobs, slot);
+        self.wait(now_ns, slot);
     }
 
     /// Puts a job that was not begun back where it stood.
@@ -292,8 +318,15 @@ impl<P: Clone> Core<P> {
             // Its place among the deadlines may be gone.
             self.complete(now_ns, slot, Err(Failure::Expired), out);
         } else {
-            self.queues.push(&mut self.jobs, slot);
+            self.wait(now_ns, slot);
         }
+    }
+
+    /// Puts a job into the queue it names.
+    fn wait(&mut self, now_ns: u64, slot: u32) {
+        let (_, group) = self.jobs[slot].place.origin();
+        let sessions = self.sessions_of(self.queues.groups()[usize::from(group)].tokens);
+        self.queues.push(&mut self.jobs, slot, now_ns, sessions);
     }
 
     /// Answers waiting jobs whose deadline has come. Those in a token are answered by the token; those that wait behind
@@ -338,74 +371,6 @@ impl<P: Clone> Core<P> {
             self.counters.unknown += 1;
             self.complete(now_ns, slot, Err(Failure::Stuck), out);
         }
-    }
-
-    /// Hands work to idle sessions: to each its share of what waits, so that none stands idle while another holds
-    /// more than one job; and not more than a bounded time's worth, so that nobody urgent waits behind it.
-    fn dispatch(&mut self, now_ns: u64, out: &mut Vec<Action<P>>) {
-        if self.queues.len() == 0 {
-            return;
-        }
-        let tokens = self.fleet.tokens.len();
-        for offset in 0..tokens {
-            let token = ((self.first_token + offset) % tokens) as u16;
-            while self.fleet.has_idle(token) {
-                let share = self.share(token).min(u32::from(self.rules.batch_max.max(1)));
-                if share == 0 || !self.hand_batch(now_ns, token, share, out) {
-                    break;
-                }
-            }
-        }
-        self.first_token = (self.first_token + 1) % tokens;
-    }
-
-    /// A session's share of what waits for its token: over the sets of tokens it is in, what waits there for each
-    /// session that signs.
-    fn share(&self, token: u16) -> u32 {
-        const ONE: u64 = 1 << 32;
-        let mut share = 0;
-        for group in self.queues.groups() {
-            let depth: u32 = group.depth.iter().sum();
-            if depth > 0 && group.tokens.contains(token) {
-                share += u64::from(depth) * ONE / u64::from(self.sessions_of(group.tokens).max(1));
-            }
-        }
-        share.div_ceil(ONE) as u32
-    }
-
-    fn hand_batch(&mut self, now_ns: u64, token: u16, share: u32, out: &mut Vec<Action<P>>) -> bool {
-        let Some(mut next) = self.queues.peek(&self.jobs, token) else { return false };
-        let (session, generation) = self.fleet.begin_batch(token);
-        self.counters.batches += 1;
-        let mut batch_ns = 0u64;
-        for _ in 0..share {
-            let slot = next.slot;
-            let cost_ns = self.costs.on_token_ns(self.jobs[slot].cost_row, token);
-            batch_ns = batch_ns.saturating_add(cost_ns);
-            if batch_ns > self.rules.batch_time_ns && batch_ns > cost_ns {
-                break;
-            }
-            self.queues.take(&mut self.jobs, token, next, cost_ns);
-            let id = CallId(self.next_call);
-            self.next_call += 1;
-            self.fleet.add_call(session, id, slot);
-            let job = &self.jobs[slot].job;
-            debug_assert!(job.deadline_ns > now_ns, "the expired were answered before");
-            let call = Call {
-                id,
-                work: job.work,
-                key: job.key,
-                algorithm: job.algorithm,
-                input: job.input.clone(),
-                deadline_ns: job.deadline_ns,
-            };
-            out.push(Action::Sign { session, generation, call });
-            match self.queues.peek(&self.jobs, token) {
-                Some(following) => next = following,
-                None => break,
-            }
-        }
-        true
     }
 
     /// How often a job may be tried again at most.

@@ -356,10 +356,10 @@ impl World {
         for token in 0..self.logged_in.len() as u16 {
             if self.core.fleet.has_idle(token) {
                 assert!(self.core.fleet.hopeful(token), "token {token} signs and is taken to be away");
-                let next = self.core.queues.peek(&self.core.jobs, token);
-                assert_eq!(next, None, "a session of token {token} stands idle while a job waits for it");
             }
         }
+        let negligent = self.core.negligent_token(self.now_ns);
+        assert_eq!(negligent, None, "a session of it stands idle while a job waits for it");
         let waiting = self.core.queues.len() as usize;
         let with_sessions = self.jobs.values().filter(|job| job.with_session && !job.done).count();
         assert_eq!(waiting + with_sessions, self.core.jobs.len());
