@@ -14,6 +14,8 @@ pub const DIGEST_MAX: usize = 64;
 /// An event as it is appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+// Made on the stack to be appended by reference; boxing the most frequent kinds would cost each signature more.
+#[allow(clippy::large_enum_variant)]
 pub enum Record<'a> {
     /// The daemon began
     Start(Start<'a>),
