@@ -6,12 +6,15 @@
 #![warn(missing_docs)]
 
 mod capacity;
+pub mod encrypt;
 pub mod jws;
+mod metadata;
 mod pattern;
 pub mod publish;
 pub mod saml;
 mod violation;
 
 pub use capacity::Capacity;
+pub use metadata::{METADATA_MAX, MetadataError};
 pub use pattern::{Pattern, PatternError};
 pub use violation::{PLACE_MAX, Refusal, VIOLATIONS_MAX, Violation};

@@ -5,6 +5,7 @@
 //! byte for byte with the Signature in it.
 
 mod algorithm;
+mod any;
 mod canonical;
 mod characters;
 mod instant;
@@ -19,6 +20,7 @@ mod view;
 use ring::digest;
 
 pub use algorithm::{DigestMethod, SignatureMethod};
+pub(crate) use any::AnyXml;
 pub use instant::unix_ms;
 pub use limits::Limits;
 pub use malformed::{Malformed, Rule};
