@@ -15,6 +15,8 @@ mod config;
 pub mod core;
 mod driver;
 mod job;
+#[cfg(any(test, feature = "simulator"))]
+pub mod simulator;
 mod snapshot;
 
 pub use attempt::{Attempt, Attempts, Discard, Fate};

@@ -1,0 +1,425 @@
+//! Sessions, tokens and modules: who is asked for what, and when.
+
+use segl_hsm::{Error, Kind, Rung};
+
+use super::{Watch, promise};
+use crate::{
+    core::{CallId, Generation, SessionId},
+    simulator::script::MS,
+};
+
+/// How much later than its time a stuck call may be noticed: what came back before it is told late, and timers lag.
+const NOTICE_NS: u64 = 600 * MS;
+
+/// A session's place.
+#[derive(Clone, Debug)]
+pub(in crate::simulator) struct PlaceSeen {
+    pub(super) token: u16,
+    pub(super) generation: Generation,
+    pub(super) standing: Standing,
+    /// Since when it owes an answer
+    since_ns: u64,
+    /// The batch, as far as it is not told of
+    pub(super) batch: Vec<CallId>,
+    /// The session's number; none while there is no session
+    opened: u64,
+    /// An error has spoilt it
+    pub(super) spoilt: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Closed,
+    Idle,
+    Opening,
+    LoggingIn,
+    KeepingAlive,
+    Signing,
+    Closing,
+    Reinitialising,
+}
+
+/// A token.
+#[derive(Clone, Debug, Default)]
+pub(in crate::simulator) struct TokenSeen {
+    pub(super) joined: bool,
+    pub(super) logged_in: bool,
+    /// Sessions up to this number are void
+    void: u64,
+    pub(super) probation: bool,
+    pub(super) vouched: bool,
+    pub(super) needs_operator: bool,
+    /// Wrong PINs tried since an operator acted
+    pub(super) refusals: u32,
+    /// Threads given up that have not come back, with their generations
+    ghosts: Vec<(SessionId, Generation)>,
+    /// Times that a place was lost since no more threads are given up
+    pub(super) lost_places: u32,
+    /// Sessions it said to give, and until when that holds
+    cap: Option<(usize, u64)>,
+    /// Opens, logins and calls that failed so that the token, or more, is to be rebuilt, since it last signed
+    failures: u32,
+}
+
+impl PlaceSeen {
+    pub(super) fn new(token: u16) -> Self {
+        PlaceSeen {
+            token,
+            generation: Generation(0),
+            standing: Standing::Closed,
+            since_ns: 0,
+            batch: Vec::new(),
+            opened: 0,
+            spoilt: false,
+        }
+    }
+}
+
+impl Watch {
+    fn place(&mut self, id: SessionId) -> &mut PlaceSeen {
+        &mut self.places[usize::from(id.0)]
+    }
+
+    fn token_of(&mut self, id: SessionId) -> &mut TokenSeen {
+        let token = self.places[usize::from(id.0)].token;
+        &mut self.tokens[usize::from(token)]
+    }
+
+    /// Whether this is the answer the place owes; then it has given it.
+    fn settles(&mut self, id: SessionId, generation: Generation, owed: Standing, then: Standing) -> bool {
+        let Some(place) = self.places.get_mut(usize::from(id.0)) else { return false };
+        let settles = place.generation == generation && place.standing == owed;
+        if settles {
+            place.standing = then;
+        }
+        settles
+    }
+
+    // --- What Core hears ---
+
+    pub(super) fn opened(&mut self, id: SessionId, generation: Generation, result: &Result<(), Error>) {
+        let then = if result.is_ok() { Standing::Idle } else { Standing::Closed };
+        if !self.settles(id, generation, Standing::Opening, then) {
+            return;
+        }
+        let index = self.place(id).token;
+        let others = self.taken(index);
+        let retry_ns = self.script.rules.session_count_retry_ns;
+        let now_ns = self.now_ns;
+        let token = self.token_of(id);
+        match result {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::SessionCount && others > 0 => {
+                let cap =
+                    token.cap.filter(|&(_, until_ns)| now_ns < until_ns).map_or(others, |(cap, _)| cap.min(others));
+                token.cap = Some((cap, now_ns.saturating_add(retry_ns)));
+            }
+            Err(error) => {
+                token.failures += 1;
+                if others == 0 {
+                    token.logged_in = false;
+                    token.vouched = false;
+                    token.needs_operator |= Self::is_operators(error);
+                }
+            }
+        }
+    }
+
+    pub(super) fn logged_in(&mut self, id: SessionId, generation: Generation, result: &Result<(), Error>) {
+        if !self.settles(id, generation, Standing::LoggingIn, Standing::Idle) {
+            return;
+        }
+        let place = self.place(id).clone();
+        let token = self.token_of(id);
+        match result {
+            Ok(()) => token.logged_in |= place.opened > token.void && !place.spoilt,
+            Err(error) => {
+                token.failures += 1;
+                token.needs_operator |= Self::is_operators(error) && place.opened > token.void;
+                if !token.logged_in {
+                    token.vouched = false;
+                }
+                self.spoil(id, error);
+            }
+        }
+    }
+
+    pub(super) fn kept_alive(&mut self, id: SessionId, generation: Generation, result: &Result<(), Error>) {
+        if self.settles(id, generation, Standing::KeepingAlive, Standing::Idle)
+            && let Err(error) = result
+        {
+            self.spoil(id, error);
+        }
+    }
+
+    pub(super) fn closed(&mut self, id: SessionId, generation: Generation) {
+        self.settles(id, generation, Standing::Closing, Standing::Closed);
+    }
+
+    pub(super) fn reinitialised(&mut self, id: SessionId, generation: Generation, _ok: bool) {
+        if self.settles(id, generation, Standing::Reinitialising, Standing::Closed) {
+            self.token_of(id).failures = 0;
+        }
+    }
+
+    pub(super) fn gone(&mut self, id: SessionId, generation: Generation) {
+        if usize::from(id.0) < self.places.len() {
+            self.token_of(id).ghosts.retain(|&ghost| ghost != (id, generation));
+        }
+    }
+
+    /// A call that the place had has failed.
+    pub(super) fn spoil(&mut self, id: SessionId, error: &Error) {
+        let next = self.next_opened;
+        let rung = error.verdict().rung;
+        let place = self.place(id);
+        if rung == Rung::None || place.standing == Standing::Closed {
+            return;
+        }
+        place.spoilt = true;
+        let opened = place.opened;
+        let token = self.token_of(id);
+        // What is said of sessions that are void says nothing of those that came after them.
+        if rung >= Rung::Token && opened > token.void {
+            token.void = next - 1;
+            token.logged_in = false;
+            token.failures += 1;
+            token.needs_operator |= Self::is_wrong(error);
+            if Self::is_wrong(error) {
+                token.vouched = false;
+            }
+        }
+    }
+
+    /// A place has signed: its token is sound.
+    pub(super) fn has_signed(&mut self, id: SessionId) {
+        let place = self.place(id);
+        let (spoilt, opened) = (place.spoilt, place.opened);
+        let token = self.token_of(id);
+        if !spoilt && opened > token.void {
+            token.failures = 0;
+        }
+    }
+
+    // --- What Core asks for ---
+
+    pub(super) fn open(&mut self, id: SessionId, generation: Generation) {
+        let now_ns = self.now_ns;
+        let next = self.next_opened;
+        self.next_opened += 1;
+        let place = self.place(id).clone();
+        self.check(place.standing == Standing::Closed, promise::FREE, || format!("{id:?} is to be opened: {place:?}"));
+        self.check(generation > place.generation, promise::GENERATION, || {
+            format!("{id:?} is opened as {generation:?} after {:?}", place.generation)
+        });
+        self.left_alone(id, "opened");
+        self.module_quiet(id, "opened");
+        let taken = self.taken(place.token) + 1;
+        if let Some((cap, until_ns)) = self.tokens[usize::from(place.token)].cap
+            && now_ns < until_ns
+        {
+            self.check(taken <= cap, promise::SESSION_CAP, || format!("{id:?} is session {taken} of at most {cap}"));
+        }
+        *self.place(id) = PlaceSeen {
+            generation,
+            standing: Standing::Opening,
+            since_ns: now_ns,
+            opened: next,
+            ..PlaceSeen::new(place.token)
+        };
+    }
+
+    pub(super) fn log_in(&mut self, id: SessionId, generation: Generation) {
+        self.used(id, generation, Standing::LoggingIn, "logged in");
+        self.left_alone(id, "logged in");
+    }
+
+    pub(super) fn keep_alive(&mut self, id: SessionId, generation: Generation) {
+        self.used(id, generation, Standing::KeepingAlive, "kept alive");
+    }
+
+    pub(super) fn close(&mut self, id: SessionId, generation: Generation) {
+        let now_ns = self.now_ns;
+        let place = self.place(id).clone();
+        self.check(generation == place.generation, promise::GENERATION, || {
+            format!("{id:?} is closed as {generation:?} in {:?}", place.generation)
+        });
+        self.check(place.standing == Standing::Idle, promise::FREE, || format!("{id:?} is to be closed: {place:?}"));
+        let place = self.place(id);
+        place.standing = Standing::Closing;
+        place.since_ns = now_ns;
+    }
+
+    /// A session is used: it must be there, free, of this generation and not void.
+    fn used(&mut self, id: SessionId, generation: Generation, then: Standing, what: &str) {
+        let now_ns = self.now_ns;
+        let place = self.place(id).clone();
+        self.check(generation == place.generation, promise::GENERATION, || {
+            format!("{id:?} is {what} as {generation:?} in {:?}", place.generation)
+        });
+        self.check(place.standing == Standing::Idle, promise::FREE, || format!("{id:?} is to be {what}: {place:?}"));
+        let void = self.token_of(id).void;
+        self.check(!place.spoilt && place.opened > void, promise::VOID, || {
+            format!("{id:?} is {what}: {place:?}, void up to {void}")
+        });
+        let place = self.place(id);
+        place.standing = then;
+        place.since_ns = now_ns;
+    }
+
+    /// A batch's first call, or a further one in the same breath.
+    pub(super) fn handed(&mut self, id: SessionId, generation: Generation, call: CallId, probe: bool) {
+        let now_ns = self.now_ns;
+        let place = self.place(id);
+        if place.standing == Standing::Signing && place.since_ns == now_ns && !place.batch.is_empty() {
+            let of = place.generation;
+            self.check(of == generation, promise::GENERATION, || format!("{id:?} signs as {generation:?} in {of:?}"));
+        } else {
+            self.used(id, generation, Standing::Signing, "to sign");
+        }
+        self.place(id).batch.push(call);
+        let token = self.token_of(id).clone();
+        self.check(token.logged_in, promise::LOGGED_IN, || format!("{id:?} is to sign"));
+        self.check(!token.needs_operator, promise::OPERATOR, || format!("{id:?} is to sign"));
+        self.check(token.joined, promise::OPERATOR, || format!("{id:?} is to sign for a token that has left"));
+        self.check(probe || token.vouched, promise::PROBATION, || format!("{id:?} gets a client's job"));
+    }
+
+    pub(super) fn reinitialise(&mut self, module: u32, id: SessionId, generation: Generation) {
+        let now_ns = self.now_ns;
+        let place = self.place(id).clone();
+        self.check(generation > place.generation, promise::GENERATION, || {
+            format!("{id:?} begins its module anew as {generation:?} after {:?}", place.generation)
+        });
+        let of = self.script.tokens[usize::from(place.token)].module;
+        self.check(of == module, promise::REINITIALISE, || format!("{id:?} belongs to module {of}, not to {module}"));
+        for index in 0..self.places.len() {
+            let other = self.places[index].clone();
+            let same = self.script.tokens[usize::from(other.token)].module == module;
+            self.check(!same || other.standing == Standing::Closed, promise::REINITIALISE, || {
+                format!("module {module} is begun anew while place {index} is {:?}", other.standing)
+            });
+        }
+        let mut earned = false;
+        for index in 0..self.tokens.len() {
+            if self.script.tokens[index].module == module {
+                let token = &self.tokens[index];
+                earned |= token.failures >= self.script.rules.module_after;
+                let ghosts = token.ghosts.clone();
+                self.check(ghosts.is_empty(), promise::REINITIALISE, || {
+                    format!("module {module} is begun anew with calls stuck inside: {ghosts:?}")
+                });
+            }
+        }
+        self.check(earned, promise::REINITIALISE_EARNED, || format!("module {module} is begun anew"));
+        let place = self.place(id);
+        place.generation = generation;
+        place.standing = Standing::Reinitialising;
+        place.since_ns = now_ns;
+    }
+
+    pub(super) fn replace(&mut self, id: SessionId, generation: Generation) {
+        let (now_ns, max) = (self.now_ns, self.script.rules.stuck_threads_max);
+        let place = self.place(id).clone();
+        self.check(generation == place.generation, promise::GENERATION, || {
+            format!("{id:?} is given up as {generation:?} in {:?}", place.generation)
+        });
+        let after_ns = self.script.tokens[usize::from(place.token)].stuck_after_ns;
+        let begun_ns = place.batch.iter().filter_map(|call| self.calls[call].begun_ns).max();
+        let since_ns = begun_ns.unwrap_or(place.since_ns).max(place.since_ns);
+        let owes = !matches!(place.standing, Standing::Closed | Standing::Idle);
+        // The watch's call can have begun a little after Core's: when it can have begun is all that Core knows.
+        self.check(owes && now_ns + MS >= place.since_ns + after_ns, promise::STUCK_EARLY, || {
+            format!("{id:?} is given up at {now_ns}, at work since {since_ns}, of {after_ns}: {place:?}")
+        });
+        for call in place.batch {
+            self.given_up(call);
+        }
+        let place = self.place(id);
+        place.standing = Standing::Closed;
+        place.batch.clear();
+        let token = self.token_of(id);
+        token.ghosts.push((id, generation));
+        let ghosts = token.ghosts.len();
+        self.check(ghosts <= usize::from(max), promise::STUCK_THREADS, || format!("{ghosts} threads, of {max}"));
+    }
+
+    /// An operator is needed, or the token has left: nobody opens and logs in there.
+    fn left_alone(&mut self, id: SessionId, what: &str) {
+        let token = self.token_of(id);
+        let (joined, needs_operator) = (token.joined, token.needs_operator);
+        self.check(joined && !needs_operator, promise::OPERATOR, || {
+            format!("{id:?} is {what}; joined: {joined}, waits for its operator: {needs_operator}")
+        });
+    }
+
+    fn module_quiet(&mut self, id: SessionId, what: &str) {
+        let token = self.place(id).token;
+        let module = self.script.tokens[usize::from(token)].module;
+        let busy = self.places.iter().any(|place| {
+            place.standing == Standing::Reinitialising && self.script.tokens[usize::from(place.token)].module == module
+        });
+        self.check(!busy, promise::REINITIALISE, || format!("{id:?} is {what} while module {module} is begun anew"));
+    }
+
+    /// Places of a token that are not closed.
+    fn taken(&self, token: u16) -> usize {
+        self.places.iter().filter(|place| place.token == token && place.standing != Standing::Closed).count()
+    }
+
+    // --- What holds between steps ---
+
+    /// Sessions of a token that could take a client's job, as far as the watch knows.
+    pub(super) fn idle_of(&self, index: u16) -> usize {
+        let token = &self.tokens[usize::from(index)];
+        let usable = |place: &&PlaceSeen| {
+            place.token == index && place.standing == Standing::Idle && !place.spoilt && place.opened > token.void
+        };
+        let ready = token.joined && token.logged_in && token.vouched && !token.needs_operator;
+        if ready { self.places.iter().filter(usable).count() } else { 0 }
+    }
+
+    /// Sessions of a token that have a batch.
+    pub(super) fn signing_of(&self, index: u16) -> usize {
+        let signing = |place: &&PlaceSeen| place.token == index && place.standing == Standing::Signing;
+        self.places.iter().filter(signing).count()
+    }
+
+    pub(super) fn check_conserving(&mut self, negligent: Option<u16>) {
+        let waiting = self.waiting_sets();
+        for tokens in waiting {
+            let ready: Vec<u16> =
+                tokens.iter().filter(|&token| self.idle_of(token) > 0 || self.signing_of(token) > 0).collect();
+            let preferred = |&token: &u16| self.script.tokens[usize::from(token)].preferred;
+            let any_preferred = ready.iter().any(preferred);
+            // Of several the faster ones may come first, and which these are is Core's to know.
+            let first: Vec<u16> = ready.into_iter().filter(|token| !any_preferred || preferred(token)).collect();
+            let idle: usize = first.iter().map(|&token| self.idle_of(token)).sum();
+            let signing: usize = first.iter().map(|&token| self.signing_of(token)).sum();
+            self.check(idle == 0 || first.len() > 1 && signing > 0, promise::CONSERVING, || {
+                format!("{idle} sessions of tokens {first:?} stand idle while jobs wait for {tokens:?}")
+            });
+        }
+        if let Some(token) = negligent {
+            self.fail(promise::CONSERVING, format!("Core itself finds a job that token {token} should take"));
+        }
+    }
+
+    /// Nobody owes an answer for much longer than the token may take.
+    pub(super) fn check_stuck(&mut self) {
+        for index in 0..self.places.len() {
+            let place = &self.places[index];
+            let token = &self.tokens[usize::from(place.token)];
+            if matches!(place.standing, Standing::Closed | Standing::Idle) || token.lost_places > 0 {
+                continue;
+            }
+            let last_ns = place.batch.iter().filter_map(|call| self.calls[call].begun_ns).max();
+            let since_ns = last_ns.unwrap_or(place.since_ns).max(place.since_ns);
+            let limit_ns = since_ns + self.script.tokens[usize::from(place.token)].stuck_after_ns + NOTICE_NS;
+            if self.now_ns > limit_ns {
+                let detail = format!("place {index} is waited for since {since_ns}: {place:?}");
+                self.fail(promise::STUCK, detail);
+            }
+        }
+    }
+}
