@@ -75,7 +75,8 @@ impl fmt::Debug for TokenSetup {
 pub struct Rules {
     /// Most jobs a session takes at once: more than 64 gained nothing
     pub batch_max: u16,
-    /// Most expected token time a session takes at once, so that a login never waits longer behind bulk
+    /// Most expected token time a session takes at once, so that a login never waits longer behind bulk; a
+    /// quarter of it while several tenants or classes share the token
     pub batch_time_ns: u64,
     /// Most jobs of one class (login, signature, bulk) that may wait for one set of tokens: with 1 ms a signature and 16
     /// sessions, what is done in a second. Beyond it, a tenant with more waiting gives way to one with less

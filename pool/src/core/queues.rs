@@ -26,6 +26,8 @@ use super::{
 use crate::{Class, TokenSet};
 
 const CLASSES: usize = Class::ALL.len();
+/// So long after it served one tenant and then another, a token counts as shared among them.
+const SHARED_FOR_NS: u64 = 10_000_000;
 
 /// All that waits.
 #[derive(Debug)]
@@ -124,6 +126,9 @@ struct Turns {
     now_ns: [u64; CLASSES],
     /// Dispatches of other classes since the last of this one, while it waited
     passed_over: [u32; CLASSES],
+    /// The lane that was served last, and when it was another than the one before
+    last_lane: u32,
+    changed_ns: Option<u64>,
 }
 
 /// The job whose turn it is.
@@ -438,7 +443,7 @@ impl Queues {
     }
 
     /// Takes the job that [`Queues::peek`] named for this token, and charges its tenant's clock there.
-    pub(super) fn take<P>(&mut self, jobs: &mut Jobs<P>, token: u16, next: Next, cost_ns: u64) {
+    pub(super) fn take<P>(&mut self, jobs: &mut Jobs<P>, token: u16, next: Next, cost_ns: u64, now_ns: u64) {
         let Next { slot, group, class, waiting } = next;
         self.remove(jobs, slot);
         jobs[slot].charged_ns = cost_ns;
@@ -465,9 +470,19 @@ impl Queues {
         }
         let turns = &mut self.turns[usize::from(token)];
         turns.now_ns[class] = turns.now_ns[class].max(start_ns);
+        if turns.last_lane != lane_index {
+            turns.last_lane = lane_index;
+            turns.changed_ns = Some(now_ns);
+        }
         for (other, passed_over) in turns.passed_over.iter_mut().enumerate() {
             *passed_over = if other == class || !waiting[other] { 0 } else { passed_over.saturating_add(1) };
         }
+    }
+
+    /// Whether the token served several tenants or classes just now.
+    pub(super) fn is_shared(&self, token: u16, now_ns: u64) -> bool {
+        let changed_ns = self.turns[usize::from(token)].changed_ns;
+        changed_ns.is_some_and(|changed_ns| now_ns.saturating_sub(changed_ns) < SHARED_FOR_NS)
     }
 
     /// Gives back what a job was charged on a token that never began it.

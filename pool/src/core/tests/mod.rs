@@ -1,9 +1,12 @@
 //! Core's promises, each in a small scene in virtual time; [`simulator`] puts it under random fire.
 
+mod placement;
 mod queueing;
 mod rungs;
 mod scene;
+mod sharing;
 mod simulator;
+mod traffic;
 
 use segl_hsm::{Algorithm, Error, Fault, KeyId, Kind, Retry, Rung, Signed, Verdict};
 
