@@ -1,18 +1,19 @@
 //! How segld ends, comes back and changes its mind while it is in use.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
+use segl_faulty_token::{Call, Does, When};
 use segl_tests::{
     conversation::sign_request,
+    faulty,
     process::{Service, Signal},
     site::{P256, Site, Token},
-    softhsm::MODULE,
 };
 use segl_wire::{GoAwayReason, Kind};
 
 use crate::{
     load::{Account, public_key, run, verify},
-    room::{DIGEST, Room, SOON, after, connect, journal, sent_away, site, sound, try_connect, until},
+    room::{DIGEST, Room, SOON, connect, journal, sent_away, site, sound, try_connect},
 };
 
 /// Four clients under full load; when `enough` requests are answered, `end` is done to segld.
@@ -106,26 +107,18 @@ fn a_certificate_revoked_by_crl_and_sighup_loses_its_live_connection_and_its_nei
 
 #[test]
 fn a_token_that_hangs_holds_up_neither_the_end_nor_the_record() {
-    let (mut site, dir) = site(Token::SoftHsm);
-    let (module, faults) = (site.dir.join("failing.so"), site.dir.join("faults"));
-    std::fs::create_dir_all(&faults).unwrap();
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../hsm/tests/tokens/failing.c");
-    let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-o"]).arg(&module).arg(format!("-DSOFTHSM=\"{MODULE}\"")).args([source, "-ldl"]);
-    assert!(cc.status().unwrap().success());
-    site.segld_toml = site.segld_toml.replace(MODULE, module.to_str().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let (mut site, hsms) = faulty::create(&dir.path().join("site"), &["one"], "sessions = 4").unwrap();
     site.segld_toml.push_str("\n[limits]\ndrain_timeout = \"1s\"\n");
     site.write().unwrap();
-    let command = after(&format!("export SEGL_TEST_FAULTS={}", faults.display()), &site.segld_command());
-    let mut segld = Service::start(command, &site.dir, "segld").unwrap();
-    segld.ready(SOON).unwrap();
+    let segld = site.start_segld().unwrap();
     let mut room = Room::around(site, segld, dir);
     let mut conversation = connect(&room.site, 0);
     sound(&mut conversation);
 
-    std::fs::write(faults.join("C_Sign.hangs"), "").unwrap();
+    hsms[0].fault(Call::Sign, When::Always, Does::Hang { for_ms: None }).unwrap();
     conversation.send(Kind::Sign, &sign_request(P256, "ecdsa-p256-sha256", &DIGEST)).unwrap();
-    until("the token has the request", || room.metric("segl_sessions", &["state=\"busy\""]) > 0.0);
+    hsms[0].wait_for("hanging", 1).unwrap();
     assert!(room.segld.terminate(SOON / 2).unwrap().success(), "the end is in order all the same");
     let entries = journal(&room.site);
     let last_use = entries.iter().rev().find(|entry| entry["kind"] == "intent").unwrap();

@@ -217,8 +217,8 @@ pub enum Does {
     },
     /// C_Sign: a signature of the right length that does not verify
     WrongSignature,
-    /// C_Sign: says that the answer is so many bytes longer than announced
-    LongAnswer(u64),
+    /// C_Sign: says that its signature has this length, which it writes as far as there is room
+    Length(u64),
 }
 
 /// What revives a dead token.

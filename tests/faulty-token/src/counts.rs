@@ -32,7 +32,7 @@ pub struct Violations {
     pub second_initialise: u64,
     /// C_Finalize while another call was inside
     pub finalised_with_calls_inside: u64,
-    /// Calls to a module that is not initialised (C_GetInfo, by which one may ask, not counted)
+    /// Calls to a module that is not initialised (C_GetInfo and C_Finalize, by which one may find out, not counted)
     pub not_initialised: u64,
     /// Session handles from before the last C_Initialize that name no session now
     pub finalised_handles: u64,
@@ -72,7 +72,7 @@ pub struct TokenCounts {
     pub keys: BTreeMap<String, KeyCounts>,
 }
 
-/// Of one key. `entered` calls made `signed` signatures; the caller got `signed - wrong - long - withheld` good ones.
+/// Of one key. `entered` calls made `signed` signatures; the caller got `signed - wrong - cut - withheld` good ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyCounts {
     /// C_Sign that had an operation with this key to do
@@ -82,7 +82,7 @@ pub struct KeyCounts {
     /// Of these, spoilt before they were given out
     pub wrong: u64,
     /// Of these, given out with a wrong length
-    pub long: u64,
+    pub cut: u64,
     /// Of these, not given out: the call answered with an error
     pub withheld: u64,
 }
@@ -120,7 +120,7 @@ impl Counts {
             entered: sum.entered + key.entered,
             signed: sum.signed + key.signed,
             wrong: sum.wrong + key.wrong,
-            long: sum.long + key.long,
+            cut: sum.cut + key.cut,
             withheld: sum.withheld + key.withheld,
         })
     }

@@ -385,7 +385,7 @@ unsafe extern "C" fn sign(
                 // SAFETY: `signature` has room for `room` bytes, and no more are written whatever is announced.
                 unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), signature, bytes.len().min(room)) };
                 // SAFETY: not null, and the caller's to be written to.
-                unsafe { put(len, announced as CK_ULONG) }
+                unsafe { put(len, announced) }
             }
         }
     }))

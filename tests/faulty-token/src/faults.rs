@@ -37,7 +37,8 @@ pub(crate) struct Spoilt {
     /// Answers this after having done it
     pub(crate) answer_after: Option<CK_RV>,
     pub(crate) wrong: bool,
-    pub(crate) longer: u64,
+    /// The length it says its signature has
+    pub(crate) length: Option<u64>,
 }
 
 impl Faults {
@@ -64,7 +65,7 @@ impl Faults {
                     Does::Answer(code) => spoilt.answer = spoilt.answer.or(Some(code)),
                     Does::AnswerAfter(code) => spoilt.answer_after = spoilt.answer_after.or(Some(code)),
                     Does::WrongSignature => spoilt.wrong = true,
-                    Does::LongAnswer(longer) => spoilt.longer = longer,
+                    Does::Length(length) => spoilt.length = Some(length),
                 }
             }
         }
@@ -86,7 +87,7 @@ impl Standing {
         self.fitted += 1;
         match fault.when {
             When::Always | When::Times(_) => true,
-            When::OneIn(share) => share > 0 && self.fitted % share == 0,
+            When::OneIn(share) => share > 0 && self.fitted.is_multiple_of(share),
         }
     }
 }

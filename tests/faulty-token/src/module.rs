@@ -109,7 +109,7 @@ impl Module {
         let mut state = self.state();
         *state.counts.calls.entry(call).or_default() += 1;
         if !state.initialised && call != Call::Initialize {
-            if call != Call::GetInfo {
+            if !matches!(call, Call::GetInfo | Call::Finalize) {
                 state.counts.violations.not_initialised += 1;
             }
             return Err(CKR_CRYPTOKI_NOT_INITIALIZED);

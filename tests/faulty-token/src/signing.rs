@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Signed {
     /// A signature, and the length to announce for it
-    Signature { bytes: Vec<u8>, announced: usize },
+    Signature { bytes: Vec<u8>, announced: u64 },
     /// There is too little room for so many bytes; the operation stays
     TooLong(usize),
 }
@@ -80,12 +80,11 @@ impl Module {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
         }
-        let mut announced = bytes.len();
-        if spoilt.longer > 0 {
-            count.long += 1;
-            announced += usize::try_from(spoilt.longer).unwrap_or(usize::MAX / 2);
+        let announced = spoilt.length.unwrap_or(bytes.len() as u64);
+        if announced != bytes.len() as u64 {
+            count.cut += 1;
             // Where there is room the rest is there indeed.
-            bytes.resize(announced.min(room.max(bytes.len())), 0xa5);
+            bytes.resize(usize::try_from(announced).unwrap_or(usize::MAX).min(room), 0xa5);
         }
         Ok(Signed::Signature { bytes, announced })
     }

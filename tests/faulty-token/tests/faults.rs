@@ -169,7 +169,7 @@ fn any_call_fails_as_told_once_for_a_share_or_until_that_is_taken_back() {
 }
 
 #[test]
-fn a_signature_may_be_wrong_too_long_or_made_and_withheld_and_each_is_counted() {
+fn a_signature_may_be_wrong_cut_or_made_and_withheld_and_each_is_counted() {
     let bench = Bench::new();
     let session = bench.session();
     let one = key(&session, "one");
@@ -178,8 +178,10 @@ fn a_signature_may_be_wrong_too_long_or_made_and_withheld_and_each_is_counted() 
     assert_eq!(sign(&session, one).unwrap().len(), before.len());
     bench.fault(Call::Sign, When::Times(1), Does::AnswerAfter(CKR_DEVICE_ERROR));
     assert_eq!(code(sign(&session, one)), RvError::DeviceError);
+    bench.fault(Call::Sign, When::Times(1), Does::Length(63));
+    assert_eq!(sign(&session, one).unwrap().len(), 63);
     let counts = bench.hsm.counts().unwrap().all_keys();
-    assert_eq!((counts.entered, counts.signed, counts.wrong, counts.withheld, counts.long), (3, 3, 1, 1, 0));
+    assert_eq!((counts.entered, counts.signed, counts.wrong, counts.withheld, counts.cut), (4, 4, 1, 1, 1));
 }
 
 #[test]
