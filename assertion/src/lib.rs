@@ -10,6 +10,7 @@ pub mod encrypt;
 pub mod jws;
 mod metadata;
 mod pattern;
+pub mod policy;
 pub mod publish;
 pub mod saml;
 mod violation;

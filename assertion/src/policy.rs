@@ -1,0 +1,184 @@
+//! What a tenant may have signed as an assertion: implicit deny, and every violation at once.
+//!
+//! The checks read [`Assertion`], the very tree that is digested. Nothing told repeats a value of the assertion.
+
+mod attributes;
+mod capacity;
+mod privileges;
+mod profile;
+mod times;
+
+use self::{attributes::Attributes, times::Clock};
+use crate::{Capacity, Pattern, Violation, saml::Assertion, violation::Violations};
+
+/// Whoever bears the assertion is its subject.
+const BEARER: &str = "urn:oasis:names:tc:SAML:2.0:cm:bearer";
+
+/// Whoever holds a key that the assertion names.
+const HOLDER_OF_KEY: &str = "urn:oasis:names:tc:SAML:2.0:cm:holder-of-key";
+
+/// The prefix of the attributes' names in OIOSAML 3.
+const CORE: &str = "https://data.gov.dk/model/core/";
+
+/// What may be signed. [`AssertionPolicy::default`] allows nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AssertionPolicy {
+    /// Issuer is one of these
+    pub issuers: Vec<String>,
+    /// Every Audience matches one of these; there is at least one, in every AudienceRestriction
+    pub audiences: Vec<Pattern>,
+    /// Every Recipient that is named matches one of these; with none, it is not looked at
+    pub recipients: Vec<Pattern>,
+    /// NotOnOrAfter, of Conditions and of every SubjectConfirmationData, is at most this long after IssueInstant
+    pub validity_max_s: u64,
+    /// SessionNotOnOrAfter is at most this long after IssueInstant; with none, `validity_max_s`
+    pub session_max_s: Option<u64>,
+    /// IssueInstant is at most this far from now, NotBefore at most this far from IssueInstant, AuthnInstant at most
+    /// this long after now
+    pub clock_distance_max_s: u64,
+    /// Format of the subject's NameID is one of these
+    pub name_id_formats: Vec<String>,
+    /// Attributes that are there, with a value
+    pub required_attributes: Vec<String>,
+    /// Attributes that are not there
+    pub forbidden_attributes: Vec<Pattern>,
+    /// Attributes whose values may be elements
+    pub element_valued_attributes: Vec<String>,
+    /// `specVersion` is there once and is one of these; with none, it must be absent
+    pub spec_versions: Vec<String>,
+    /// NSIS `loa` is there once and is one of these; with none, it must be absent
+    pub assurance_levels: Vec<String>,
+    /// Whether the request's "acting as" must agree with the assertion
+    pub capacity: CapacityRule,
+    /// The profile that is demanded beside all this
+    pub profile: Option<Profile>,
+}
+
+/// What is made of the request's "acting as".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CapacityRule {
+    /// The request says it, and the assertion says the same. For a company: `eid/professional/cvr` is its CVR number,
+    /// or a scope in `privilegesIntermediate` is. For a citizen: nothing in the assertion is of a professional or gives
+    /// rights for a company.
+    #[default]
+    Agrees,
+    /// It is not compared: for assertions that say nothing about companies
+    NotCompared,
+}
+
+/// A bundle of further rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// OIOSAML Web SSO Profile 3.0.x, as the state's reference code checks it
+    Oiosaml3,
+}
+
+/// Everything a rule can look at.
+struct Checked<'a> {
+    policy: &'a AssertionPolicy,
+    assertion: Assertion<'a>,
+    attributes: Attributes<'a>,
+    capacity: Option<Capacity<'a>>,
+    clock: Clock,
+}
+
+impl AssertionPolicy {
+    /// Checks an assertion: all violations, none when it may be signed. `capacity` is the request's "acting as".
+    pub fn check(&self, assertion: Assertion<'_>, capacity: Option<Capacity<'_>>, now_unix_s: u64) -> Vec<Violation> {
+        let checked = Checked {
+            policy: self,
+            assertion,
+            attributes: Attributes::of(assertion),
+            capacity,
+            clock: Clock::of(assertion, now_unix_s),
+        };
+        let mut violations = Violations::default();
+        check_names(&checked, &mut violations);
+        times::check(&checked, &mut violations);
+        attributes::check(&checked, &mut violations);
+        if self.capacity == CapacityRule::Agrees || self.profile.is_some() {
+            privileges::check(&checked, &mut violations);
+        }
+        if self.capacity == CapacityRule::Agrees {
+            capacity::check(&checked, &mut violations);
+        }
+        if self.profile == Some(Profile::Oiosaml3) {
+            profile::check(&checked, &mut violations);
+        }
+        violations.into_vec()
+    }
+}
+
+/// Who says it, of whom, to whom.
+fn check_names(checked: &Checked<'_>, violations: &mut Violations) {
+    let Checked { policy, assertion, .. } = checked;
+    let issuer = assertion.issuer();
+    if !policy.issuers.iter().any(|allowed| allowed == issuer.value()) {
+        violations.add("issuer", issuer.xpath(), "Issuer is one of the allowed");
+    }
+    check_subject(checked, violations);
+
+    let conditions = assertion.conditions();
+    let mut restrictions = conditions.iter().flat_map(|conditions| conditions.audience_restrictions()).peekable();
+    if restrictions.peek().is_none() {
+        violations.add("audience", assertion.xpath(), "Conditions has an AudienceRestriction");
+    }
+    for restriction in restrictions {
+        if restriction.audiences().next().is_none() {
+            violations.add("audience", restriction.xpath(), "an AudienceRestriction has an Audience");
+        }
+        for audience in restriction.audiences() {
+            if !policy.audiences.iter().any(|pattern| pattern.matches(audience.text())) {
+                violations.add("audience", audience.xpath(), "every Audience is one of the allowed");
+            }
+        }
+    }
+    let mut statements = assertion.authn_statements();
+    if statements.next().is_none() || statements.next().is_some() {
+        violations.add("authn-statement", assertion.xpath(), "there is exactly one AuthnStatement");
+    }
+    let mut statements = assertion.attribute_statements();
+    if statements.next().is_none() || statements.next().is_some() {
+        violations.add("attribute-statement", assertion.xpath(), "there is exactly one AttributeStatement");
+    }
+}
+
+fn check_subject(checked: &Checked<'_>, violations: &mut Violations) {
+    let Checked { policy, assertion, .. } = checked;
+    let Some(subject) = assertion.subject() else {
+        violations.add("subject", assertion.xpath(), "there is a Subject");
+        return;
+    };
+    match subject.name_id() {
+        None => violations.add("name-id", subject.xpath(), "Subject has a NameID"),
+        Some(name_id) => {
+            if !name_id.format().is_some_and(|format| policy.name_id_formats.iter().any(|allowed| allowed == format)) {
+                violations.add("name-id-format", name_id.xpath(), "NameID has a Format, one of the allowed");
+            }
+            if name_id.value().trim().is_empty() {
+                violations.add("name-id", name_id.xpath(), "NameID has a value");
+            }
+        }
+    }
+    if subject.confirmations().next().is_none() {
+        violations.add("confirmation", subject.xpath(), "Subject has a SubjectConfirmation");
+    }
+    for confirmation in subject.confirmations() {
+        if ![BEARER, HOLDER_OF_KEY].contains(&confirmation.method()) {
+            violations.add("confirmation", confirmation.xpath(), "Method is bearer or holder-of-key");
+        }
+        if confirmation.name_id().is_some() {
+            violations.add("confirmation", confirmation.xpath(), "nobody else confirms: there is no NameID here");
+        }
+        let recipient = confirmation.data().and_then(|data| data.recipient());
+        if let Some(recipient) = recipient
+            && !policy.recipients.is_empty()
+            && !policy.recipients.iter().any(|pattern| pattern.matches(recipient))
+        {
+            violations.add("recipient", confirmation.xpath(), "Recipient is one of the allowed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

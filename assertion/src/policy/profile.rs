@@ -1,0 +1,113 @@
+//! OIOSAML Web SSO Profile 3.0.x: what it demands of every assertion, beside what a policy may choose.
+
+use super::{
+    BEARER, CORE, Checked,
+    attributes::{Single, nsis, single},
+    capacity::{CVR, PROFESSIONAL},
+};
+use crate::violation::Violations;
+
+const ENTITY: &str = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity";
+const URI_NAMES: &str = "urn:oasis:names:tc:SAML:2.0:attrname-format:uri";
+const NAME_ID_FORMATS: [&str; 2] =
+    ["urn:oasis:names:tc:SAML:2.0:nameid-format:persistent", "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"];
+const SPEC_VERSION: &str = "OIO-SAML-3.0";
+const LEVELS: [&str; 3] = ["Low", "Substantial", "High"];
+
+pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {
+    let issuer = checked.assertion.issuer();
+    if issuer.format().is_some_and(|format| format != ENTITY) {
+        violations.add("oiosaml3-issuer", issuer.xpath(), "the Format of Issuer is entity, or left out");
+    }
+    check_subject(checked, violations);
+    check_attributes(checked, violations);
+    check_professional(checked, violations);
+}
+
+fn check_subject(checked: &Checked<'_>, violations: &mut Violations) {
+    let Some(subject) = checked.assertion.subject() else { return };
+    if let Some(name_id) = subject.name_id() {
+        if !name_id.format().is_some_and(|format| NAME_ID_FORMATS.contains(&format)) {
+            let text = "the Format of NameID is persistent or transient";
+            violations.add("oiosaml3-name-id", name_id.xpath(), text);
+        }
+        if !is_subject(name_id.value()) {
+            let text = "NameID is https://data.gov.dk/model/core/eid/{person|professional}/uuid/ and a UUID";
+            violations.add("oiosaml3-name-id", name_id.xpath(), text);
+        }
+    }
+    let mut bearers = subject.confirmations().filter(|confirmation| confirmation.method() == BEARER).peekable();
+    if bearers.peek().is_none() {
+        violations.add("oiosaml3-bearer", subject.xpath(), "there is a SubjectConfirmation by bearer");
+    }
+    // That it has NotOnOrAfter is every policy's rule.
+    for data in bearers.filter_map(|confirmation| confirmation.data()) {
+        if data.recipient().is_none_or(str::is_empty) {
+            violations.add("oiosaml3-bearer", data.xpath(), "a bearer's SubjectConfirmationData has a Recipient");
+        }
+        if data.not_before().is_some() {
+            violations.add("oiosaml3-bearer", data.xpath(), "a bearer's SubjectConfirmationData has no NotBefore");
+        }
+    }
+}
+
+fn check_attributes(checked: &Checked<'_>, violations: &mut Violations) {
+    let attributes = &checked.attributes;
+    for (_, attribute) in attributes.iter() {
+        if attribute.name_format() != Some(URI_NAMES) {
+            violations.add("oiosaml3-name-format", attribute.xpath(), "the NameFormat of an attribute is uri");
+        }
+    }
+    if !matches!(attributes.core("specVersion"), Single::Value(SPEC_VERSION)) {
+        let xpath = attributes.xpath_of(&format!("{CORE}specVersion"), checked.assertion);
+        violations.add("oiosaml3-spec-version", xpath, format!("{CORE}specVersion is {SPEC_VERSION}"));
+    }
+    for (part, required) in [("loa", true), ("ial", false), ("aal", false)] {
+        let name = nsis(part);
+        let good = match attributes.named(&name).map(single) {
+            None => !required,
+            Some(Single::Value(level)) => LEVELS.contains(&level),
+            Some(_) => false,
+        };
+        if !good {
+            let text = format!("{name} is Low, Substantial or High");
+            violations.add("oiosaml3-assurance", attributes.xpath_of(&name, checked.assertion), text);
+        }
+    }
+}
+
+/// A professional has a company with a number and a name.
+fn check_professional(checked: &Checked<'_>, violations: &mut Violations) {
+    let attributes = &checked.attributes;
+    let is_professional = |name: &str| name.strip_prefix(CORE).is_some_and(|name| name.starts_with(PROFESSIONAL));
+    let name_id = checked.assertion.subject().and_then(|subject| subject.name_id());
+    let by_name = name_id.is_some_and(|name_id| is_professional(name_id.value()));
+    if !by_name && !attributes.iter().any(|(name, _)| is_professional(name)) {
+        return;
+    }
+    let is_cvr = |cvr: &str| cvr.len() == 8 && cvr.bytes().all(|byte| byte.is_ascii_digit());
+    if !matches!(attributes.core(CVR), Single::Value(cvr) if is_cvr(cvr)) {
+        let xpath = attributes.xpath_of(&format!("{CORE}{CVR}"), checked.assertion);
+        let text = format!("a professional has {CORE}{CVR}, eight digits");
+        violations.add("oiosaml3-professional", xpath, text);
+    }
+    let org_name = "eid/professional/orgName";
+    if !matches!(attributes.core(org_name), Single::Value(name) if !name.trim().is_empty()) {
+        let xpath = attributes.xpath_of(&format!("{CORE}{org_name}"), checked.assertion);
+        violations.add("oiosaml3-professional", xpath, format!("a professional has {CORE}{org_name}"));
+    }
+}
+
+/// `https://data.gov.dk/model/core/eid/{person|professional}/uuid/<UUID>`.
+fn is_subject(value: &str) -> bool {
+    let Some(path) = value.strip_prefix(CORE) else { return false };
+    let uuid = ["eid/person/uuid/", "eid/professional/uuid/"].iter().find_map(|prefix| path.strip_prefix(prefix));
+    uuid.is_some_and(|uuid| {
+        let mut groups = uuid.split('-');
+        let sizes = [8, 4, 4, 4, 12];
+        let all = sizes.iter().all(|size| {
+            groups.next().is_some_and(|group| group.len() == *size && group.bytes().all(|b| b.is_ascii_hexdigit()))
+        });
+        all && groups.next().is_none()
+    })
+}

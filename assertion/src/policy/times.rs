@@ -1,0 +1,133 @@
+//! Points of time: everything is measured against IssueInstant, and IssueInstant against this site's clock.
+
+use super::{BEARER, Checked};
+use crate::{
+    saml::{Assertion, unix_ms},
+    violation::Violations,
+};
+
+/// Milliseconds since 1970.
+type Instant = i64;
+
+pub(super) struct Clock {
+    now_ms: Instant,
+    /// None when it is no UTC time
+    issued_ms: Option<Instant>,
+}
+
+impl Clock {
+    pub(super) fn of(assertion: Assertion<'_>, now_unix_s: u64) -> Clock {
+        Clock { now_ms: milliseconds(now_unix_s), issued_ms: unix_ms(assertion.issue_instant()) }
+    }
+}
+
+/// A point of time that the assertion names.
+struct Named<'a> {
+    rule: &'static str,
+    attribute: &'static str,
+    value: Option<&'a str>,
+    xpath: String,
+}
+
+pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {
+    let Checked { policy, assertion, .. } = checked;
+    let check = Times { checked, distance_ms: milliseconds(policy.clock_distance_max_s) };
+    check.issued(violations);
+
+    let xpath = assertion.xpath();
+    let Some(conditions) = assertion.conditions() else {
+        violations.add("conditions", xpath, "there is a Conditions with NotOnOrAfter");
+        return check.rest(violations);
+    };
+    let validity_s = policy.validity_max_s;
+    let (xpath, until) = (conditions.xpath(), conditions.not_on_or_after());
+    check.ends(true, validity_s, named("conditions", "NotOnOrAfter", until, xpath.clone()), violations);
+    check.begins(named("conditions", "NotBefore", conditions.not_before(), xpath), violations);
+    check.rest(violations);
+}
+
+struct Times<'c, 'a> {
+    checked: &'c Checked<'a>,
+    distance_ms: i64,
+}
+
+impl Times<'_, '_> {
+    fn issued(&self, violations: &mut Violations) {
+        let Checked { policy, assertion, clock, .. } = self.checked;
+        let near = |issued_ms: Instant| issued_ms.abs_diff(clock.now_ms) <= self.distance_ms.unsigned_abs();
+        if !clock.issued_ms.is_some_and(near) {
+            let distance = policy.clock_distance_max_s;
+            let text = format!("IssueInstant is a UTC time, at most {distance} s from this site's clock");
+            violations.add("issue-instant", assertion.xpath() + "/@IssueInstant", text);
+        }
+    }
+
+    /// Subject and statements.
+    fn rest(&self, violations: &mut Violations) {
+        let Checked { policy, assertion, clock, .. } = self.checked;
+        let validity_s = policy.validity_max_s;
+        for confirmation in assertion.subject().iter().flat_map(|subject| subject.confirmations()) {
+            let bearer = confirmation.method() == BEARER;
+            let Some(data) = confirmation.data() else {
+                if bearer {
+                    let text = "a bearer's SubjectConfirmation has SubjectConfirmationData";
+                    violations.add("confirmation-data", confirmation.xpath(), text);
+                }
+                continue;
+            };
+            let (xpath, until) = (data.xpath(), data.not_on_or_after());
+            let until = named("confirmation-data", "NotOnOrAfter", until, xpath.clone());
+            self.ends(bearer, validity_s, until, violations);
+            self.begins(named("confirmation-data", "NotBefore", data.not_before(), xpath), violations);
+        }
+        for statement in assertion.authn_statements() {
+            let past = |instant: Instant| instant <= clock.now_ms.saturating_add(self.distance_ms);
+            if !unix_ms(statement.authn_instant()).is_some_and(past) {
+                let text = "AuthnInstant is a UTC time that is not ahead of this site's clock";
+                violations.add("authn-instant", statement.xpath() + "/@AuthnInstant", text);
+            }
+            let until = statement.session_not_on_or_after();
+            let until = named("session", "SessionNotOnOrAfter", until, statement.xpath());
+            self.ends(false, policy.session_max_s.unwrap_or(validity_s), until, violations);
+        }
+    }
+
+    /// An end of validity: after now, and at most `max_s` after IssueInstant. Without a good IssueInstant, which is told
+    /// already, it is measured against now.
+    fn ends(&self, required: bool, max_s: u64, named: Named<'_>, violations: &mut Violations) {
+        let clock = &self.checked.clock;
+        let latest_ms = clock.issued_ms.unwrap_or(clock.now_ms).saturating_add(milliseconds(max_s));
+        let good = match named.value {
+            None => !required,
+            Some(value) => unix_ms(value).is_some_and(|end_ms| end_ms > clock.now_ms && end_ms <= latest_ms),
+        };
+        if !good {
+            let there = if required { "is there, " } else { "is " };
+            let attribute = named.attribute;
+            let text = format!("{attribute} {there}a UTC time after now, at most {max_s} s after IssueInstant");
+            violations.add(named.rule, format!("{}/@{attribute}", named.xpath), text);
+        }
+    }
+
+    /// A beginning of validity: near IssueInstant, so that no assertion is made for later.
+    fn begins(&self, named: Named<'_>, violations: &mut Violations) {
+        let clock = &self.checked.clock;
+        let issued_ms = clock.issued_ms.unwrap_or(clock.now_ms);
+        let near = |begin_ms: Instant| begin_ms.abs_diff(issued_ms) <= self.distance_ms.unsigned_abs();
+        if let Some(value) = named.value
+            && !unix_ms(value).is_some_and(near)
+        {
+            let (attribute, distance) = (named.attribute, self.checked.policy.clock_distance_max_s);
+            let text = format!("{attribute} is a UTC time, at most {distance} s from IssueInstant");
+            violations.add(named.rule, format!("{}/@{attribute}", named.xpath), text);
+        }
+    }
+}
+
+fn named<'a>(rule: &'static str, attribute: &'static str, value: Option<&'a str>, xpath: String) -> Named<'a> {
+    Named { rule, attribute, value, xpath }
+}
+
+fn milliseconds(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000)
+}
