@@ -1,5 +1,7 @@
 //! Exclusive XML canonicalisation without comments (<http://www.w3.org/2001/10/xml-exc-c14n#>) of a subtree, streamed.
 
+use std::ops::Range;
+
 use ring::digest;
 
 use super::tree::{Attribute, Declaration, Kind, NOBODY, Namespace, Node, NodeId, Spelling, Text, Tree};
@@ -33,7 +35,7 @@ pub(super) fn canonicalise(tree: &Tree<'_>, apex: NodeId, inclusive: &[&str], si
         rendered: Vec::with_capacity(8),
         open: Vec::with_capacity(16),
         sorted: Vec::new(),
-        sink,
+        output: Output { source: tree.source.as_bytes(), run: 0..0, sink },
     };
     if !inclusive.is_empty() {
         writer.inherit(apex);
@@ -43,12 +45,13 @@ pub(super) fn canonicalise(tree: &Tree<'_>, apex: NodeId, inclusive: &[&str], si
         writer.close_before(id);
         let node = tree.node(id);
         match node.kind {
-            Kind::Element => writer.open(node, id == apex),
-            Kind::Text | Kind::CData => writer.text(node.text),
+            Kind::Element => writer.open(id, id == apex),
+            Kind::Text | Kind::CData => writer.characters(node.text, &TEXT_ESCAPES),
             Kind::Comment => {}
         }
     }
     writer.close_before(after);
+    writer.output.flush();
 }
 
 struct Writer<'t, 'a, S> {
@@ -58,16 +61,48 @@ struct Writer<'t, 'a, S> {
     scope: Vec<Declaration<'a>>,
     /// Declarations written, the innermost last.
     rendered: Vec<Declaration<'a>>,
-    open: Vec<Open<'a>>,
+    open: Vec<Open>,
     sorted: Vec<u32>,
-    sink: &'t mut S,
+    output: Output<'t, S>,
 }
 
-struct Open<'a> {
-    name: &'a str,
+struct Open {
+    node: NodeId,
     after: NodeId,
     scope: usize,
     rendered: usize,
+}
+
+/// The sink behind a range of the source that is canonical already and not yet written. Most of an assertion is spelt
+/// canonically, so that ranges grow to hundreds of bytes and small pieces are the exception.
+struct Output<'t, S> {
+    source: &'t [u8],
+    run: Range<usize>,
+    sink: &'t mut S,
+}
+
+impl<S: Sink> Output<'_, S> {
+    fn source(&mut self, range: Range<usize>) {
+        if self.run.end == range.start {
+            self.run.end = range.end;
+        } else {
+            self.flush();
+            self.run = range;
+        }
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        self.flush();
+        self.sink.write(octets);
+    }
+
+    fn flush(&mut self) {
+        if !self.run.is_empty() {
+            self.sink.write(&self.source[self.run.clone()]);
+        }
+        // Not to be taken for the neighbour of a range that begins at the end of this one.
+        self.run = 0..0;
+    }
 }
 
 impl<'a, S: Sink> Writer<'_, 'a, S> {
@@ -90,47 +125,63 @@ impl<'a, S: Sink> Writer<'_, 'a, S> {
             if open.after > id {
                 break;
             }
-            self.sink.write(b"</");
-            self.sink.write(open.name.as_bytes());
-            self.sink.write(b">");
+            let node = self.tree.node(open.node);
+            let name = node.name.qualified.as_bytes();
+            if node.canonical_end_tag {
+                self.output.source(node.end as usize - name.len() - 3..node.end as usize);
+            } else {
+                self.output.write(b"</");
+                self.output.write(name);
+                self.output.write(b">");
+            }
             self.scope.truncate(open.scope);
             self.rendered.truncate(open.rendered);
             self.open.pop();
         }
     }
 
-    fn open(&mut self, node: &Node<'a>, apex: bool) {
+    fn open(&mut self, id: NodeId, apex: bool) {
         let tree = self.tree;
-        let name = node.name.qualified;
-        self.open.push(Open { name, after: node.after, scope: self.scope.len(), rendered: self.rendered.len() });
-        self.sink.write(b"<");
-        self.sink.write(name.as_bytes());
+        let node = tree.node(id);
+        let mark = self.rendered.len();
+        self.open.push(Open { node: id, after: node.after, scope: self.scope.len(), rendered: mark });
         let attributes = tree.attributes(node);
-        self.namespaces(node, attributes, apex);
-        match attributes {
-            [] => {}
-            [one] => self.attribute(one),
-            several => {
-                let mut sorted = std::mem::take(&mut self.sorted);
-                sorted.clear();
-                sorted.extend(0..several.len() as u32);
-                sorted.sort_unstable_by_key(|index| {
-                    let attribute = &several[*index as usize];
-                    (tree.namespace(attribute.namespace), attribute.name.local())
-                });
-                for index in &sorted {
-                    self.attribute(&several[*index as usize]);
-                }
-                self.sorted = sorted;
-            }
+        self.collect(node, attributes, apex);
+        if node.canonical_tag_end > 0 && self.rendered.len() == mark {
+            self.output.source(node.start as usize..node.canonical_tag_end as usize);
+            return;
         }
-        self.sink.write(b">");
+        self.output.write(b"<");
+        self.output.write(node.name.qualified.as_bytes());
+        self.rendered[mark..].sort_unstable_by_key(|declaration| declaration.prefix);
+        for Declaration { prefix, namespace } in &self.rendered[mark..] {
+            if prefix.is_empty() {
+                self.output.write(b" xmlns=\"");
+            } else {
+                self.output.write(b" xmlns:");
+                self.output.write(prefix.as_bytes());
+                self.output.write(b"=\"");
+            }
+            // The parser takes no name of a namespace with a character that would have to be escaped.
+            self.output.write(tree.namespace(*namespace).as_bytes());
+            self.output.write(b"\"");
+        }
+        let mut sorted = std::mem::take(&mut self.sorted);
+        sorted.clear();
+        sorted.extend(node.attributes.0..node.attributes.1);
+        if sorted.len() > 1 {
+            sorted.sort_unstable_by_key(|index| tree.canonical_order(*index));
+        }
+        for index in &sorted {
+            self.attribute(&tree.attributes[*index as usize]);
+        }
+        self.sorted = sorted;
+        self.output.write(b">");
     }
 
-    /// Writes the declarations that the element needs: of the prefixes it and its attributes use, and of those in the
-    /// PrefixList, where the ones written so far do not say the same.
-    fn namespaces(&mut self, node: &Node<'a>, attributes: &[Attribute<'a>], apex: bool) {
-        let mark = self.rendered.len();
+    /// Collects the declarations that the element needs: of the prefixes it and its attributes use, and of those in
+    /// the PrefixList, where the ones written so far do not say the same.
+    fn collect(&mut self, node: &Node<'a>, attributes: &[Attribute<'a>], apex: bool) {
         self.render(node.name.prefix(), node.namespace);
         for attribute in attributes {
             if attribute.namespace != Namespace::NONE {
@@ -138,29 +189,17 @@ impl<'a, S: Sink> Writer<'_, 'a, S> {
             }
         }
         let declarations = self.tree.declarations(node);
-        if !self.inclusive.is_empty() && (apex || !declarations.is_empty()) {
-            self.scope.extend_from_slice(declarations);
-            for prefix in self.inclusive {
-                let prefix = if *prefix == "#default" { "" } else { prefix };
-                match self.scope.iter().rev().find(|declaration| declaration.prefix == prefix).copied() {
-                    Some(Declaration { prefix, namespace }) => self.render(prefix, namespace),
-                    None if prefix.is_empty() => self.render("", Namespace::NONE),
-                    None => {}
-                }
-            }
+        if self.inclusive.is_empty() || declarations.is_empty() && !apex {
+            return;
         }
-        self.rendered[mark..].sort_unstable_by_key(|declaration| declaration.prefix);
-        for index in mark..self.rendered.len() {
-            let Declaration { prefix, namespace } = self.rendered[index];
-            if prefix.is_empty() {
-                self.sink.write(b" xmlns=\"");
-            } else {
-                self.sink.write(b" xmlns:");
-                self.sink.write(prefix.as_bytes());
-                self.sink.write(b"=\"");
+        self.scope.extend_from_slice(declarations);
+        for prefix in self.inclusive {
+            let prefix = if *prefix == "#default" { "" } else { prefix };
+            match self.scope.iter().rev().find(|declaration| declaration.prefix == prefix).copied() {
+                Some(Declaration { prefix, namespace }) => self.render(prefix, namespace),
+                None if prefix.is_empty() => self.render("", Namespace::NONE),
+                None => {}
             }
-            escape(self.tree.namespace(namespace), VALUE_ESCAPES, self.sink);
-            self.sink.write(b"\"");
         }
     }
 
@@ -180,44 +219,54 @@ impl<'a, S: Sink> Writer<'_, 'a, S> {
     }
 
     fn attribute(&mut self, attribute: &Attribute<'a>) {
-        self.sink.write(b" ");
-        self.sink.write(attribute.name.qualified.as_bytes());
-        self.sink.write(b"=\"");
-        let value = self.tree.text(attribute.value);
-        match attribute.value.spelling {
-            Spelling::Canonical => self.sink.write(value.as_bytes()),
-            Spelling::Plain | Spelling::Decoded => escape(value, VALUE_ESCAPES, self.sink),
-        }
-        self.sink.write(b"\"");
+        self.output.write(b" ");
+        self.output.write(attribute.name.qualified.as_bytes());
+        self.output.write(b"=\"");
+        self.characters(attribute.value, &VALUE_ESCAPES);
+        self.output.write(b"\"");
     }
 
-    fn text(&mut self, text: Text) {
-        let characters = self.tree.text(text);
-        match text.spelling {
-            Spelling::Canonical => self.sink.write(characters.as_bytes()),
-            Spelling::Plain | Spelling::Decoded => escape(characters, TEXT_ESCAPES, self.sink),
+    fn characters(&mut self, text: Text, escapes: &Escapes) {
+        if text.spelling == Spelling::Canonical {
+            return self.output.source(text.start as usize..text.end as usize);
         }
+        let bytes = self.tree.text(text).as_bytes();
+        let mut written = 0;
+        for (at, byte) in bytes.iter().enumerate() {
+            let escaped = escapes[*byte as usize % ESCAPES];
+            if !escaped.is_empty() && *byte < ESCAPES as u8 {
+                self.output.write(&bytes[written..at]);
+                self.output.write(escaped);
+                written = at + 1;
+            }
+        }
+        self.output.write(&bytes[written..]);
     }
 }
 
-type Escapes = &'static [(u8, &'static [u8])];
+/// What is written for a byte; nothing for the byte itself. All that are escaped are below this.
+const ESCAPES: usize = 64;
+type Escapes = [&'static [u8]; ESCAPES];
 
 /// Canonical XML 1.0 §2.3, text nodes.
-const TEXT_ESCAPES: Escapes = &[(b'&', b"&amp;"), (b'<', b"&lt;"), (b'>', b"&gt;"), (b'\r', b"&#xD;")];
+static TEXT_ESCAPES: Escapes = escapes(&[(b'&', b"&amp;"), (b'<', b"&lt;"), (b'>', b"&gt;"), (b'\r', b"&#xD;")]);
 
 /// Canonical XML 1.0 §2.3, attribute nodes.
-const VALUE_ESCAPES: Escapes =
-    &[(b'&', b"&amp;"), (b'<', b"&lt;"), (b'"', b"&quot;"), (b'\t', b"&#x9;"), (b'\n', b"&#xA;"), (b'\r', b"&#xD;")];
+static VALUE_ESCAPES: Escapes = escapes(&[
+    (b'&', b"&amp;"),
+    (b'<', b"&lt;"),
+    (b'"', b"&quot;"),
+    (b'\t', b"&#x9;"),
+    (b'\n', b"&#xA;"),
+    (b'\r', b"&#xD;"),
+]);
 
-fn escape(text: &str, escapes: Escapes, sink: &mut impl Sink) {
-    let bytes = text.as_bytes();
-    let mut written = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        if let Some((_, escaped)) = escapes.iter().find(|(plain, _)| plain == byte) {
-            sink.write(&bytes[written..at]);
-            sink.write(escaped);
-            written = at + 1;
-        }
+const fn escapes(list: &[(u8, &'static [u8])]) -> Escapes {
+    let mut table: Escapes = [b""; ESCAPES];
+    let mut at = 0;
+    while at < list.len() {
+        table[list[at].0 as usize] = list[at].1;
+        at += 1;
     }
-    sink.write(&bytes[written..]);
+    table
 }

@@ -191,18 +191,25 @@ impl<'a> Parser<'a, '_> {
         self.open.push(Open { node: id, scope: self.scope.len() });
         let attributes = self.tree.attributes.len();
         let declarations = self.tree.declarations.len();
+        let mut canonical = true;
         let empty = loop {
+            let spaced_at = self.at;
             let spaces = self.spaces();
             match self.peek() {
                 Some(b'>') => {
                     self.at += 1;
+                    canonical &= spaces == 0;
                     break false;
                 }
                 Some(b'/') if self.bytes.get(self.at + 1) == Some(&b'>') => {
                     self.at += 2;
+                    canonical = false;
                     break true;
                 }
-                Some(_) if spaces > 0 => self.attribute(id, attributes, declarations)?,
+                Some(_) if spaces > 0 => {
+                    canonical &= spaces == 1 && self.bytes[spaced_at] == b' ';
+                    canonical &= self.attribute(id, attributes, declarations)?;
+                }
                 Some(_) => return self.fail(Rule::Syntax, "white space or the tag's end is missing here"),
                 None => return self.fail(Rule::Syntax, "the document ends inside a tag"),
             }
@@ -210,7 +217,10 @@ impl<'a> Parser<'a, '_> {
         let node = &mut self.tree.nodes[id as usize];
         node.attributes = (attributes as u32, self.tree.attributes.len() as u32);
         node.declarations = (declarations as u32, self.tree.declarations.len() as u32);
-        self.resolve(id, attributes)?;
+        canonical &= self.resolve(id, attributes)?;
+        if canonical {
+            self.tree.nodes[id as usize].canonical_tag_end = self.at as u32;
+        }
         if empty {
             self.close();
         }
@@ -225,12 +235,13 @@ impl<'a> Parser<'a, '_> {
             return self.fail(Rule::Syntax, "this end tag is not that of the open element");
         }
         self.at += 2 + name.len();
-        self.spaces();
+        let canonical = self.spaces() == 0;
         if self.peek() != Some(b'>') {
             self.at = start;
             return self.fail(Rule::Syntax, "this end tag is not that of the open element");
         }
         self.at += 1;
+        self.tree.nodes[open as usize].canonical_end_tag = canonical;
         self.close();
         Ok(())
     }
@@ -244,16 +255,19 @@ impl<'a> Parser<'a, '_> {
         self.scope.truncate(open.scope);
     }
 
-    /// An attribute or a namespace declaration of the element `id`, whose others begin at the given indices.
-    fn attribute(&mut self, id: NodeId, attributes: usize, declarations: usize) -> Result<()> {
+    /// An attribute or a namespace declaration of the element `id`, whose others begin at the given indices. Tells
+    /// whether it is spelt canonically.
+    fn attribute(&mut self, id: NodeId, attributes: usize, declarations: usize) -> Result<bool> {
         let start = self.at;
         let name = self.name()?;
         self.equals()?;
+        let spelt_close = self.at == start + name.qualified.len() + 1;
         let value_at = self.at + 1;
         let value = self.value()?;
         if name.qualified == "xmlns" || name.prefix() == "xmlns" {
             let prefix = if name.qualified == "xmlns" { "" } else { name.local() };
-            return self.declare(id, declarations, prefix, value, value_at);
+            self.declare(id, declarations, prefix, value, value_at)?;
+            return Ok(false);
         }
         if name.prefix() == "xml" && !matches!(name.local(), "lang" | "space") {
             return self.fail_at(
@@ -268,7 +282,7 @@ impl<'a> Parser<'a, '_> {
             return self.fail_at(Rule::TooManyAttributes, start, "there are too many attributes");
         }
         self.tree.attributes.push(Attribute { name, namespace: Namespace::NONE, value, start: start as u32 });
-        Ok(())
+        Ok(spelt_close && self.bytes[value_at - 1] == b'"' && value.spelling == Spelling::Canonical)
     }
 
     fn declare(&mut self, id: NodeId, declarations: usize, prefix: &'a str, value: Text, at: usize) -> Result<()> {
@@ -312,14 +326,16 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
-    /// Looks up the namespaces of an element and its attributes, all its declarations being known.
-    fn resolve(&mut self, id: NodeId, attributes: usize) -> Result<()> {
+    /// Looks up the namespaces of an element and its attributes, all its declarations being known. Tells whether the
+    /// attributes are in canonical order.
+    fn resolve(&mut self, id: NodeId, attributes: usize) -> Result<bool> {
         let prefix = self.tree.node(id).name.prefix();
         let Some(namespace) = self.bound(prefix) else {
             let start = self.tree.node(id).start as usize;
             return self.fail_at(Rule::NamespaceUndeclared, start, "this element's prefix is not declared");
         };
         self.tree.nodes[id as usize].namespace = namespace;
+        let mut ordered = true;
         for index in attributes..self.tree.attributes.len() {
             let attribute = &self.tree.attributes[index];
             let (name, start) = (attribute.name, attribute.start as usize);
@@ -334,8 +350,11 @@ impl<'a> Parser<'a, '_> {
                 return self.fail_at(Rule::DuplicateAttribute, start, "this attribute is given twice");
             }
             self.tree.attributes[index].namespace = namespace;
+            if let Some(before) = index.checked_sub(1).filter(|before| *before >= attributes) {
+                ordered &= self.tree.canonical_order(before as u32) < self.tree.canonical_order(index as u32);
+            }
         }
-        Ok(())
+        Ok(ordered)
     }
 
     /// The namespace that a prefix stands for here; that of the empty one without a declaration is none.
@@ -356,9 +375,7 @@ impl<'a> Parser<'a, '_> {
         let decoded = self.tree.decoded.len();
         let mut copied = start;
         loop {
-            while self.peek().is_some_and(|byte| !VALUE_STOPS[byte as usize]) {
-                self.at += 1;
-            }
+            self.skip(&VALUE_STOPS);
             match self.peek() {
                 Some(byte) if byte == quote => break,
                 Some(b'"' | b'\'') => {
@@ -402,9 +419,7 @@ impl<'a> Parser<'a, '_> {
         let decoded = self.tree.decoded.len();
         let mut copied = start;
         loop {
-            while self.peek().is_some_and(|byte| !TEXT_STOPS[byte as usize]) {
-                self.at += 1;
-            }
+            self.skip(&TEXT_STOPS);
             match self.peek() {
                 Some(b'<') | None => break,
                 Some(b'>') => {
@@ -443,9 +458,7 @@ impl<'a> Parser<'a, '_> {
         let decoded = self.tree.decoded.len();
         let mut copied = start;
         loop {
-            while self.peek().is_some_and(|byte| !TEXT_STOPS[byte as usize]) {
-                self.at += 1;
-            }
+            self.skip(&TEXT_STOPS);
             match self.peek() {
                 Some(b'>') if self.bytes[start..self.at].ends_with(b"]]") => break,
                 Some(b'<' | b'&' | b'>') => self.at += 1,
@@ -623,9 +636,17 @@ impl<'a> Parser<'a, '_> {
             start: start as u32,
             end: self.at as u32,
             attributes: (0, 0),
+            canonical_tag_end: 0,
+            canonical_end_tag: false,
             declarations: (0, 0),
         });
         Ok(())
+    }
+
+    /// Steps to the next byte that the table names, or to the end.
+    fn skip(&mut self, stops: &[bool; 256]) {
+        let rest = &self.bytes[self.at..];
+        self.at += rest.iter().position(|byte| stops[*byte as usize]).unwrap_or(rest.len());
     }
 
     fn peek(&self) -> Option<u8> {

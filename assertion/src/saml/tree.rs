@@ -70,6 +70,11 @@ pub(crate) struct Node<'a> {
     pub(crate) start: u32,
     /// First byte after it, after the end tag of an element
     pub(crate) end: u32,
+    /// First byte after an element's start tag, when the tag is spelt as the canonical form spells it but for what
+    /// namespaces it declares; 0 otherwise
+    pub(crate) canonical_tag_end: u32,
+    /// Whether the end tag is spelt as the canonical form spells it
+    pub(crate) canonical_end_tag: bool,
     /// Range in [`Tree::attributes`]
     pub(crate) attributes: (u32, u32),
     /// Range in [`Tree::declarations`]
@@ -151,6 +156,12 @@ impl<'a> Tree<'a> {
 
     pub(crate) fn attributes(&self, node: &Node<'a>) -> &[Attribute<'a>] {
         &self.attributes[range(node.attributes)]
+    }
+
+    /// What attributes of one element are sorted by (Canonical XML 1.0 §2.2).
+    pub(crate) fn canonical_order(&self, attribute: u32) -> (&'a str, &'a str) {
+        let attribute = &self.attributes[attribute as usize];
+        (self.namespace(attribute.namespace), attribute.name.local())
     }
 
     pub(crate) fn declarations(&self, node: &Node<'a>) -> &[Declaration<'a>] {
