@@ -3,27 +3,33 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Lets a number of events through each second.
+/// Lets a number of events through each second, or in each longer period.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    per_second: u32,
-    second: AtomicU64,
+    most: u32,
+    period_ns: u64,
+    period: AtomicU64,
     passed: AtomicU32,
     held_back: AtomicU64,
 }
 
 impl Gate {
     pub(crate) const fn new(per_second: u32) -> Gate {
-        Gate { per_second, second: AtomicU64::new(0), passed: AtomicU32::new(0), held_back: AtomicU64::new(0) }
+        Gate::per_period(per_second, 1_000_000_000)
+    }
+
+    pub(crate) const fn per_period(most: u32, period_ns: u64) -> Gate {
+        let (period, passed, held_back) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
+        Gate { most, period_ns, period, passed, held_back }
     }
 
     /// Whether this event passes, and then how many did not since the last one that did.
     pub(crate) fn passes(&self, now_ns: u64) -> Option<u64> {
-        let second = now_ns / 1_000_000_000;
-        if self.second.swap(second, Ordering::Relaxed) != second {
+        let period = now_ns / self.period_ns;
+        if self.period.swap(period, Ordering::Relaxed) != period {
             self.passed.store(0, Ordering::Relaxed);
         }
-        if self.passed.fetch_add(1, Ordering::Relaxed) < self.per_second {
+        if self.passed.fetch_add(1, Ordering::Relaxed) < self.most {
             return Some(self.held_back.swap(0, Ordering::Relaxed));
         }
         self.held_back.fetch_add(1, Ordering::Relaxed);

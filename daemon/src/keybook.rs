@@ -286,7 +286,10 @@ mod tests {
     use segl_hsm::{Algorithm, KeyType};
 
     use super::*;
-    use crate::config::{Purpose, SelfTest};
+    use crate::{
+        config::{Purpose, SelfTest, Verify},
+        policy::Faces,
+    };
 
     fn entry(id: u32, purpose: Purpose) -> Arc<KeyEntry> {
         Arc::new(KeyEntry {
@@ -300,7 +303,9 @@ mod tests {
             spki_sha256: None,
             repeatable: false,
             self_test: SelfTest::Sign,
+            verify: Verify::Off,
             accept_legacy: false,
+            faces: Faces::default(),
         })
     }
 

@@ -3,7 +3,7 @@
 use segl_audit::Refusal;
 use segl_hsm::{Fault, Kind, Retry, Signed, Verdict};
 use segl_pool::{Completion, Failure};
-use segl_wire::{Code, DecodeError, Error, SignedState};
+use segl_wire::{Code, DecodeError, Error, SignedState, Violation};
 
 use crate::policy::Denied;
 
@@ -15,9 +15,20 @@ pub(crate) fn denied(denied: &Denied) -> Error<'static> {
         Denied::AlgorithmNotAllowed => Code::AlgorithmNotAllowed,
         Denied::ClassNotAllowed => Code::ClassNotAllowed,
         Denied::KeyExpired | Denied::KeyNotYetValid => Code::KeyRefused,
-        Denied::Input(_) | Denied::MessageTooLong { .. } => Code::BadInput,
+        Denied::Input(_) | Denied::MessageTooLong { .. } | Denied::NoCertificate => Code::BadInput,
+        Denied::Document(refusal) => return document(refusal),
     };
     Error::of(code, denied.to_string())
+}
+
+/// What is wrong with a document, all of it.
+fn document(refusal: &segl_assertion::Refusal) -> Error<'static> {
+    let (code, violations) = match refusal {
+        segl_assertion::Refusal::Malformed(violation) => (Code::MalformedDocument, std::slice::from_ref(violation)),
+        segl_assertion::Refusal::Policy(violations) => (Code::PolicyViolation, &violations[..]),
+    };
+    let told = violations.iter().map(|at| Violation::new(at.rule, at.place.clone(), at.text.clone()));
+    Error::of(code, refusal.to_string()).violations(told)
 }
 
 /// How often the journal looks whether there is room again.
@@ -63,7 +74,12 @@ pub(crate) fn unsigned(completion: &Completion) -> Option<Error<'static>> {
         Failure::Stuck => (Code::TokenFailed, failure.to_string()),
         Failure::Token(error) => (token_code(error.kind()), token_text(verdict)),
     };
-    let error = Error::of(code, text).fault(fault(verdict)).signed(signed(verdict)).retry(retry(verdict));
+    let retry = match failure {
+        // The pool has asked the other tokens already: what they refuse too is refused everywhere.
+        Failure::Token(_) if verdict.fault == Fault::Client => segl_wire::Retry::Never,
+        _ => retry(verdict),
+    };
+    let error = Error::of(code, text).fault(fault(verdict)).signed(signed(verdict)).retry(retry);
     Some(match failure.retry_after_ms() {
         Some(retry_after_ms) => error.retry_after(retry_after_ms),
         None => error,

@@ -5,7 +5,7 @@
 //! works while the token does. [`Desk::settled`] says whether the intent is durable: until then nobody sees a
 //! signature. The outcome follows by [`Desk::close`].
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use ring::{
     digest::{SHA256, digest},
@@ -13,7 +13,7 @@ use ring::{
 };
 use segl_audit::{Intent, Journal, Outcome, OutcomeResult, Record, Refusal, Settled};
 use segl_hsm::{Algorithm, Input};
-use segl_pool::{Clock, Completion, Job, Pool, Progress, RouteId, Snapshot, Stopped, TokenSet, Work};
+use segl_pool::{Clock, Completion, Discard, Fate, Job, Pool, Progress, RouteId, Snapshot, Stopped, TokenSet, Work};
 use segl_wire::{Capacity, Class, Context};
 
 use crate::{
@@ -81,14 +81,16 @@ pub(crate) struct Desk {
     journal: Journal,
     clock: Clock,
     host: String,
+    /// By index in the pool
+    token_names: Vec<Arc<str>>,
     /// For the log, when the journal takes nothing
     unrecorded: Gate,
 }
 
 impl Desk {
-    pub(crate) fn new(pool: Pool, journal: Journal, host: &str) -> Desk {
+    pub(crate) fn new(pool: Pool, journal: Journal, host: &str, token_names: Vec<Arc<str>>) -> Desk {
         let clock = pool.clock();
-        Desk { pool, journal, clock, host: host.to_owned(), unrecorded: Gate::new(1) }
+        Desk { pool, journal, clock, host: host.to_owned(), token_names, unrecorded: Gate::new(1) }
     }
 
     /// Now, on the pool's clock.
@@ -213,24 +215,67 @@ impl Desk {
         self.journal.settled(intent)
     }
 
-    /// Records what became of an intent.
+    /// Records what became of an intent, attempt by attempt.
     pub(crate) fn close(&self, intent: u64, result: OutcomeResult<'_>, token: Option<&str>, completion: &Completion) {
+        let why_discarded = match &result {
+            OutcomeResult::Discarded { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        let attempts = completion.attempts.iter().map(|attempt| self.attempt(attempt, why_discarded.as_deref()));
+        let tries: Vec<_> = attempts.collect();
         self.note(&Record::Outcome(Outcome {
             intent,
-            result,
             token: token.map(Cow::Borrowed),
             attempts: completion.attempts.count(),
             attempts_unknown: completion.attempts.unknown(),
+            tries: Cow::Borrowed(&tries),
             queue_us: completion.queue_us,
             token_us: completion.token_us,
+            result,
         }));
+    }
+
+    /// What the pool gave to us may still have gone to nobody.
+    fn attempt<'a>(&'a self, attempt: &segl_pool::Attempt, why_discarded: Option<&'a str>) -> segl_audit::Attempt<'a> {
+        let (fate, code) = match (attempt.fate, why_discarded) {
+            (Fate::Released, None) => (segl_audit::Fate::Released, None),
+            (Fate::Released, Some(why)) => (segl_audit::Fate::Discarded, Some(why)),
+            (Fate::Failed, _) => (segl_audit::Fate::Failed, attempt.code),
+            (Fate::Unknown, _) => (segl_audit::Fate::Unknown, attempt.code),
+            (Fate::Discarded(reason), _) => (segl_audit::Fate::Discarded, Some(reason.name())),
+        };
+        segl_audit::Attempt {
+            token: Cow::Borrowed(self.token_name(attempt.token)),
+            session: attempt.session,
+            fate,
+            code: code.map(Cow::Borrowed),
+            token_us: attempt.token_us,
+        }
+    }
+
+    /// Records that a call which was given up came back after all.
+    pub(crate) fn discarded(&self, intent: u64, token: u16, reason: Discard, signed: bool) {
+        let (token, reason) = (Cow::Borrowed(self.token_name(token)), Cow::Borrowed(reason.name()));
+        self.note(&Record::Discarded(segl_audit::Discarded { intent, token, reason, signed }));
+    }
+
+    fn token_name(&self, token: u16) -> &str {
+        self.token_names.get(usize::from(token)).map_or("?", |name| name)
     }
 
     /// Records that an intent's fate was not learnt before the end.
     pub(crate) fn abandon(&self, intent: u64, code: &str) {
         let result = OutcomeResult::Unknown { code: Cow::Borrowed(code) };
-        let outcome =
-            Outcome { intent, result, token: None, attempts: 0, attempts_unknown: 0, queue_us: 0, token_us: 0 };
+        let outcome = Outcome {
+            intent,
+            result,
+            token: None,
+            attempts: 0,
+            attempts_unknown: 0,
+            tries: Cow::Borrowed(&[]),
+            queue_us: 0,
+            token_us: 0,
+        };
         self.note(&Record::Outcome(outcome));
     }
 
@@ -251,6 +296,11 @@ impl Desk {
     /// Whether some session could sign by this route now.
     pub(crate) fn route_usable(&self, route: RouteId) -> bool {
         self.pool.route_usable(route)
+    }
+
+    /// Says whether a token on probation may sign for clients.
+    pub(crate) fn vouch(&self, token: u16, ok: bool) {
+        self.pool.vouch(token, ok);
     }
 
     /// Logs in to a token again, which looks up keys added since.
@@ -349,6 +399,8 @@ impl SelfTestOrder {
             attempt: 1,
             request_id: 0,
             connection_id: 0,
+            document: None,
+            key_version: None,
         }
     }
 }
@@ -379,6 +431,8 @@ fn intent<'a>(order: &'a Authorised, place: Place, circumstances: &Circumstances
         attempt: 1,
         request_id: circumstances.request_id,
         connection_id: circumstances.connection_id,
+        document: order.document().map(Cow::Borrowed),
+        key_version: None,
     }
 }
 

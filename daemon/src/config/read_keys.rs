@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use segl_hsm::{Algorithm, KeyType};
 
 use super::{
-    FromFile, Key, Purpose, SelfTest, Token, TokenKind,
+    FromFile, Key, Purpose, SelfTest, Token, TokenKind, Verify,
     files::Files,
     read_tls::chain,
     read_tokens::{file_name, name, pkcs11_uri},
@@ -76,6 +76,10 @@ fn key(section: &Section<'_>, earlier: &[At<Key>], tokens: &[At<Token>], files: 
     }
     let repeatable = section.flag("repeatable", matches!(purpose, Purpose::Assertion | Purpose::Jws));
     let self_test = self_test(section, purpose);
+    // A CA signs seldom, and what it signs is valid for years.
+    let default = if purpose == Purpose::Certificate { Verify::Always } else { Verify::Sample };
+    let choices = [("off", Verify::Off), ("sample", Verify::Sample), ("always", Verify::Always)];
+    let verify = section.one_of("verify", default, &choices);
     let mut tokens: Vec<_> = held_by.iter().map(|token| token.value.name.clone()).collect();
     tokens.sort();
     Some(name?.map(|name| Key {
@@ -87,6 +91,7 @@ fn key(section: &Section<'_>, earlier: &[At<Key>], tokens: &[At<Token>], files: 
         certificate,
         repeatable,
         self_test,
+        verify,
         accept_legacy,
     }))
 }

@@ -17,6 +17,9 @@ const FRAME_OVERHEAD: u64 = KIB;
 /// A batch item's digest with its own reference.
 const BATCH_ITEM_MAX: u64 = 64 + 128 + 16;
 
+/// Tries after the first that the journal has room for.
+const RETRIES_MAX: u32 = segl_audit::ATTEMPTS_MAX as u32 - 1;
+
 pub(super) fn host(section: Section<'_>) -> Host {
     let name = section.value("name").and_then(|value| {
         let name = value.text()?;
@@ -26,9 +29,20 @@ pub(super) fn host(section: Section<'_>) -> Host {
         }
         Some(name.to_owned())
     });
+    let site = section.value("site").and_then(site);
     section.finish();
     let node = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Host { name: name.unwrap_or_else(node) }
+    Host { name: name.unwrap_or_else(node), site }
+}
+
+/// A site's name.
+pub(super) fn site(value: Value<'_>) -> Option<String> {
+    let site = value.text()?;
+    let good = (1..=64).contains(&site.len()) && site.bytes().all(|b| b.is_ascii_graphic());
+    if !good {
+        value.wrong("a name of 1 to 64 letters, digits and signs without spaces", "as you call the room: site = \"A\"");
+    }
+    good.then(|| site.to_owned())
 }
 
 pub(super) fn listen(section: Section<'_>) -> At<Listen> {
@@ -57,24 +71,26 @@ pub(super) fn reactor(section: Section<'_>, files: &Files<'_>) -> Reactor {
 pub(super) fn limits(section: Section<'_>) -> Limits {
     let s = Duration::from_secs;
     let ms = Duration::from_millis;
-    let frame_max = section.size("frame_max", 256 * KIB, 4 * KIB..=16 * MIB);
-    let limits = Limits {
+    let mut limits = Limits {
         connections: section.integer("connections", 4_096, 1..=1_000_000) as usize,
         connections_per_tenant: section.integer("connections_per_tenant", 1_024, 1..=1_000_000) as usize,
         handshakes: section.integer("handshakes", 512, 1..=100_000) as usize,
         handshake_timeout: section.duration("handshake_timeout", "5s", ms(100)..=s(60)),
         idle_timeout: section.duration("idle_timeout", "5m", s(1)..=s(86_400)),
         write_timeout: section.duration("write_timeout", "10s", ms(100)..=s(600)),
-        frame_max: frame_max as u32,
+        frame_max: section.size("frame_max", 256 * KIB, 4 * KIB..=16 * MIB) as u32,
         in_flight_per_connection: section.count("in_flight_per_connection", 1_024, 1..=65_536),
         in_flight_per_tenant: section.count("in_flight_per_tenant", 8_192, 1..=1_000_000),
         pending_output_max: section.size("pending_output_max", 256 * KIB, 16 * KIB..=64 * MIB) as usize,
         batch_max: section.count("batch_max", 256, 1..=4_096),
         message_max: section.size("message_max", 64 * KIB, 64..=8 * MIB) as u32,
-        document_max: section.size("document_max", (128 * KIB).min(frame_max - FRAME_OVERHEAD), KIB..=8 * MIB) as u32,
         timeout_max: section.duration("timeout_max", "30s", ms(10)..=s(600)),
         drain_timeout: section.duration("drain_timeout", "20s", ms(100)..=s(600)),
+        document_max: 0,
     };
+    let frame_max = u64::from(limits.frame_max);
+    let document_max = (128 * KIB).min(frame_max - FRAME_OVERHEAD);
+    limits.document_max = section.size("document_max", document_max, KIB..=8 * MIB) as u32;
     let refuse = |name: &'static str, wrong: bool, text: &str, hint: &str| {
         if let (true, Some(value)) = (wrong, section.value(name)) {
             value.error(text, hint);
@@ -114,7 +130,9 @@ pub(super) fn pool(section: Section<'_>) -> Pool {
         tenant_depth_max: section.count("tenant_depth_max", 8_192, 1..=1_000_000),
         signature_one_in: section.count("signature_one_in", 4, 2..=1_000),
         bulk_one_in: section.count("bulk_one_in", 16, 2..=1_000),
-        retries_max: section.count("retries_max", 2, 0..=10) as u8,
+        retries_max: section.count("retries_max", 2, 0..=RETRIES_MAX) as u8,
+        retry_budget_percent: section.count("retry_budget_percent", 20, 0..=100),
+        stuck_threads_max: section.count("stuck_threads_max", 4, 0..=64) as u16,
         backoff_min: section.duration("backoff_min", "100ms", ms(10)..=ms(60_000)),
         backoff_max: section.duration("backoff_max", "10s", ms(100)..=ms(3_600_000)),
     };
@@ -122,6 +140,8 @@ pub(super) fn pool(section: Section<'_>) -> Pool {
         && let Some(value) = section.value("backoff_min").or_else(|| section.value("backoff_max"))
     {
         value.error("`backoff_min` is longer than `backoff_max`", "swap or correct them");
+    } else if let Err(error) = pool.rules().check() {
+        section.collector().error(section.span(), error.to_string(), "the defaults are sound");
     }
     section.finish();
     pool

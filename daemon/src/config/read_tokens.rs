@@ -1,6 +1,6 @@
 //! Reads `[[token]]`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use segl_hsm::{
     KeyType,
@@ -8,9 +8,9 @@ use segl_hsm::{
 };
 
 use super::{
-    Generate, Token, TokenKind,
+    Generate, Host, Limits, Token, TokenKind,
     files::{Files, Located},
-    read_settings::{cores, directory},
+    read_settings::{cores, directory, site},
     reader::{At, Section, Value},
 };
 
@@ -37,7 +37,7 @@ enum Kind {
     Embedded,
 }
 
-pub(super) fn tokens(sections: Vec<Section<'_>>, files: &Files<'_>) -> Vec<At<Token>> {
+pub(super) fn tokens(sections: Vec<Section<'_>>, host: &Host, limits: &Limits, files: &Files<'_>) -> Vec<At<Token>> {
     if sections.is_empty() {
         let hint = "add a [[token]]; docs/OPERATIONS.md has one of each kind";
         files.collector().missing(&(0..0), "there is no [[token]]: nothing could sign", hint);
@@ -51,14 +51,29 @@ pub(super) fn tokens(sections: Vec<Section<'_>>, files: &Files<'_>) -> Vec<At<To
     }
     let mut tokens: Vec<At<Token>> = Vec::new();
     for section in sections {
-        let Some(token) = token(&section, &tokens, files) else { continue };
+        let Some(token) = token(&section, &tokens, Around { host, limits, files }) else { continue };
         section.finish();
         tokens.push(token);
+    }
+    if let (Some(site), Some(first)) = (&host.site, tokens.first())
+        && tokens.iter().all(|token| !token.value.preferred)
+    {
+        let text = format!("no [[token]] is on this host's site {site:?}: none is preferred");
+        files.collector().warning(&first.span, text, "correct `site` here or in [host]");
     }
     tokens
 }
 
-fn token(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> Option<At<Token>> {
+/// What a token is read beside.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    host: &'a Host,
+    limits: &'a Limits,
+    files: &'a Files<'a>,
+}
+
+fn token(section: &Section<'_>, earlier: &[At<Token>], around: Around<'_>) -> Option<At<Token>> {
+    let files = around.files;
     let taken = earlier.iter().map(|token| (&token.value.name, &token.span));
     let name = name(section, "[[token]]", taken);
     let choices = [("pkcs11", Kind::Pkcs11), ("embedded", Kind::Embedded)];
@@ -66,23 +81,54 @@ fn token(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> Opt
     let Some(kind) = section.required("kind", kind_hint).and_then(|value| value.one_of(&choices)) else {
         // Without its kind nothing can be said about the rest, but its name is known.
         let kind = TokenKind::Embedded { directory: "/".into(), generate: Vec::new() };
-        return Some(name?.map(|name| Token { name, sessions: 1, cores: Vec::new(), kind }));
+        let (stuck_after, keep_alive) = (Duration::ZERO, Duration::ZERO);
+        let preferred = true;
+        let cores = Vec::new();
+        return Some(name?.map(|name| Token { name, sessions: 1, stuck_after, keep_alive, preferred, cores, kind }));
     };
-    let (sessions, kind) = match kind {
+    let preferred = preferred(section, around.host);
+    let stuck_after = stuck_after(section, around.limits);
+    let (sessions, keep_alive, kind) = match kind {
         Kind::Pkcs11 => {
             let hint = "how many calls the HSM is given at once: its maker's figure for best throughput";
             let given = section.required("sessions", hint);
             let sessions = given.and_then(|value| value.integer(1..=SESSIONS_MAX.into())).unwrap_or(1);
-            (sessions as u16, pkcs11(section, earlier, files))
+            // Half the shortest patience known: a YubiHSM 2 closes what was idle for 30 s.
+            let keep_alive = section.duration("keep_alive", "15s", Duration::ZERO..=Duration::from_secs(3_600));
+            (sessions as u16, keep_alive, pkcs11(section, earlier, files))
         }
         Kind::Embedded => {
             let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u32;
             let max = u32::from(SESSIONS_MAX);
-            (section.count("sessions", cpus.min(max), 1..=max) as u16, embedded(section, earlier, files))
+            let sessions = section.count("sessions", cpus.min(max), 1..=max) as u16;
+            (sessions, Duration::ZERO, embedded(section, earlier, files))
         }
     };
     let cores = cores(section, files);
-    Some(name?.map(|name| Token { name, sessions, cores, kind }))
+    Some(name?.map(|name| Token { name, sessions, stuck_after, keep_alive, preferred, cores, kind }))
+}
+
+/// Whether it is on this host's site. One that says nothing of its site is as good as any.
+fn preferred(section: &Section<'_>, host: &Host) -> bool {
+    let Some(value) = section.value("site") else { return true };
+    let Some(site) = site(value) else { return true };
+    if host.site.is_none() {
+        let hint = "say where this host stands: [host] site = \"...\"";
+        value.error("the token has a site and this host has none, so nothing could be nearer than anything", hint);
+    }
+    host.site.as_deref() == Some(&*site)
+}
+
+/// Below a second a token that is only slow would lose its threads.
+fn stuck_after(section: &Section<'_>, limits: &Limits) -> Duration {
+    let stuck_after = section.duration("stuck_after", "5s", Duration::from_secs(1)..=Duration::from_secs(600));
+    if let (Some(value), true) = (section.value("stuck_after"), stuck_after >= limits.timeout_max) {
+        value.warning(
+            "a request's time is up before its stuck call is given up, so it is never tried elsewhere",
+            "keep it below [limits] `timeout_max`",
+        );
+    }
+    stuck_after
 }
 
 fn pkcs11(section: &Section<'_>, earlier: &[At<Token>], files: &Files<'_>) -> TokenKind {

@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use segl_pool::Rules;
 
 use crate::certificate::Chain;
 
@@ -13,6 +14,8 @@ use crate::certificate::Chain;
 pub struct Host {
     /// What this daemon calls itself in the journal, in self-tests and in its log; the kernel's node name if not given
     pub name: String,
+    /// The site it stands on; tokens of another are used when those of this one are away or too busy
+    pub site: Option<String>,
 }
 
 /// `[listen]`
@@ -122,10 +125,34 @@ pub struct Pool {
     pub bulk_one_in: u32,
     /// How often a job is tried again
     pub retries_max: u8,
+    /// Tries again in all, in per cent of the jobs
+    pub retry_budget_percent: u32,
+    /// Threads of one token that may be left behind in calls that do not return
+    pub stuck_threads_max: u16,
     /// Pause after a token failed twice in a row; doubles with each further failure
     pub backoff_min: Duration,
     /// Longest such pause
     pub backoff_max: Duration,
+}
+
+impl Pool {
+    /// As the pool wants them.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            batch_max: self.batch_max,
+            batch_time_ns: self.batch_time.as_nanos() as u64,
+            queue_depth_max: self.queue_depth_max,
+            tenant_depth_max: self.tenant_depth_max,
+            signature_one_in: self.signature_one_in,
+            bulk_one_in: self.bulk_one_in,
+            retries_max: self.retries_max,
+            retry_budget_percent: self.retry_budget_percent,
+            stuck_threads_max: self.stuck_threads_max,
+            backoff_min_ns: self.backoff_min.as_nanos() as u64,
+            backoff_max_ns: self.backoff_max.as_nanos() as u64,
+            ..Rules::default()
+        }
+    }
 }
 
 /// `[audit]`: the journal.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    keeper::{Keeper, TestInbox},
+    keeper::Keeper,
     keybook::KeyBook,
     policy::{Policy, Registry},
     reactor::ReactorInbox,
@@ -43,23 +43,23 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
     let mut registry = Registry::new();
     let snapshot = Snapshot { policy: Policy::new(config, &mut registry), tls: TlsSnapshot::new(&config.tls, None)? };
     tokens.add_keys(snapshot.policy.keys());
+    tokens.verify(snapshot.policy.keys());
 
     let reactors = config.reactor.cores.len().max(1);
     let inboxes: Vec<Arc<ReactorInbox>> = (0..reactors).map(|_| Arc::default()).collect();
-    let tests: Arc<TestInbox> = Arc::default();
-    let mut pool_inboxes: Vec<Arc<dyn Inbox>> = inboxes.iter().map(|inbox| inbox.clone() as _).collect();
-    pool_inboxes.push(tests.clone());
-    let tests_inbox = u16::try_from(reactors).expect("there are no more reactors than cores");
     let keys: Arc<KeyBook> = Arc::default();
     keys.replace(snapshot.policy.keys().iter().cloned());
-    let (news, keeper) = Keeper::prepare(keys.clone(), tokens.names());
+    let (news, tests, keeper) = Keeper::prepare(keys.clone(), tokens.names(), tokens.modules());
+    let mut pool_inboxes: Vec<Arc<dyn Inbox>> = inboxes.iter().map(|inbox| inbox.clone() as _).collect();
+    pool_inboxes.push(Arc::new(tests));
+    let tests_inbox = u16::try_from(reactors).expect("there are no more reactors than cores");
     let pool = Pool::start(tokens::pool_config(config), tokens.setups(config), pool_inboxes, Arc::new(news))
         .map_err(system("the pool's threads"))?;
     let rings = inboxes.clone();
     journal.subscribe(Box::new(move || rings.iter().for_each(|inbox| inbox.journal_moved())));
 
     let shared = Arc::new(Shared {
-        desk: Desk::new(pool, journal, &config.host.name),
+        desk: Desk::new(pool, journal, &config.host.name, tokens.names()),
         keys,
         token_names: tokens.names(),
         wire_limits: WireLimits::from(&hello(config)),
@@ -70,7 +70,7 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
         progress: (0..reactors).map(|_| Heartbeat::default()).collect(),
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
     });
-    let keeper = keeper.start(shared.clone(), tests_inbox, tests).map_err(system("the keeper's thread"))?;
+    let keeper = keeper.start(shared.clone(), tests_inbox).map_err(system("the keeper's thread"))?;
     await_tokens(&shared, &keeper);
     Ok(Assembly { shared, inboxes, keeper, registry, tokens })
 }

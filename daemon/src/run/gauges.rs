@@ -1,11 +1,16 @@
 //! The Prometheus recorder for counters and gauges, and the gauges that are read off when somebody looks.
 
-use metrics::{describe_counter, describe_gauge, gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use segl_pool::Class;
+use segl_pool::{Class, RungCounters, TokenState};
 use segl_wire::KeyState;
 
 use crate::{clock, keeper, meters, state::Shared};
+
+/// Steps of recovery, by token and rung.
+const RUNGS: &str = "segl_token_rungs_total";
+/// Retries.
+const RETRIES: &str = "segl_retries_total";
 
 /// Installs the recorder for the whole process.
 pub(super) fn install() -> PrometheusHandle {
@@ -27,6 +32,16 @@ fn describe() {
     describe_counter!(keeper::SELF_TESTS, "Self-tests, by key, token and result");
     describe_counter!(keeper::SESSIONS_LOST, "Sessions lost to an error, by token");
     describe_counter!(keeper::ALARMS, "Alarms raised by the pool, by token and kind");
+    describe_counter!(keeper::WRONG_SIGNATURES, "Signatures that their own public key refused; none was released");
+    describe_counter!(keeper::DISCARDED, "Answers of calls that had been given up, by token and answer");
+    describe_counter!(RUNGS, "Steps of recovery taken, by token and rung");
+    describe_counter!(RETRIES, "Attempts that were followed by another of the same request");
+    describe_counter!("segl_retries_refused_total", "Retries that the budget did not allow");
+    describe_counter!("segl_attempts_unknown_total", "Calls to tokens of which nobody knows whether they signed");
+    describe_gauge!("segl_retries_left", "Retries that the budget allows at once");
+    describe_gauge!("segl_token_state", "1 for the state the token is in");
+    describe_gauge!("segl_threads_stuck", "Threads inside a token's call that are not waited for any more");
+    describe_gauge!("segl_token_service_seconds", "Moving average of a signature's time inside the token");
     describe_gauge!("segl_sessions", "Sessions of a token: open, busy, and how many it may have");
     describe_gauge!("segl_token_ready", "1 where the token signs");
     describe_gauge!("segl_key_usable", "1 where the key can sign now");
@@ -49,8 +64,36 @@ pub(super) fn refresh(shared: &Shared) {
         gauge!("segl_sessions", "token" => name.clone(), "state" => "open").set(f64::from(token.sessions_open));
         gauge!("segl_sessions", "token" => name.clone(), "state" => "busy").set(f64::from(token.sessions_busy));
         gauge!("segl_sessions", "token" => name.clone(), "state" => "cap").set(f64::from(token.sessions_cap));
-        gauge!("segl_token_ready", "token" => name).set(flag(token.state == segl_pool::TokenState::Ready));
+        gauge!("segl_token_ready", "token" => name.clone()).set(flag(token.state == TokenState::Ready));
+        for state in TOKEN_STATES {
+            let is_it = flag(token.state == state);
+            gauge!("segl_token_state", "token" => name.clone(), "state" => state.name()).set(is_it);
+        }
+        gauge!("segl_threads_stuck", "token" => name.clone()).set(f64::from(token.threads_stuck));
+        gauge!("segl_token_service_seconds", "token" => name.clone()).set(token.service_ewma_ns as f64 / 1e9);
+        let RungCounters {
+            session_replaced,
+            thread_replaced,
+            login_again,
+            token_rebuilt,
+            module_reinitialised,
+            probations,
+        } = token.rungs;
+        for (rung, count) in [
+            ("session", session_replaced),
+            ("thread", thread_replaced),
+            ("login", login_again),
+            ("token", token_rebuilt),
+            ("module", module_reinitialised),
+            ("probation", probations),
+        ] {
+            counter!(RUNGS, "token" => name.clone(), "rung" => rung).absolute(count);
+        }
     }
+    counter!(RETRIES).absolute(pool.counters.retries);
+    counter!("segl_retries_refused_total").absolute(pool.counters.retries_refused);
+    counter!("segl_attempts_unknown_total").absolute(pool.counters.unknown);
+    gauge!("segl_retries_left").set(f64::from(pool.retries_left));
     for class in Class::ALL {
         gauge!("segl_queue_depth", "class" => class.name()).set(f64::from(pool.queued(class)));
     }
@@ -79,6 +122,17 @@ pub(super) fn refresh(shared: &Shared) {
     gauge!("segl_journal_lag_records").set((journal.appended_seq - journal.durable_seq) as f64);
     gauge!("segl_journal_open").set(flag(shared.desk.journal().state() == segl_audit::State::Open));
 }
+
+const TOKEN_STATES: [TokenState; 8] = [
+    TokenState::Opening,
+    TokenState::LoggingIn,
+    TokenState::Probation,
+    TokenState::Ready,
+    TokenState::Away,
+    TokenState::Wedged,
+    TokenState::NeedsOperator,
+    TokenState::Left,
+];
 
 fn flag(set: bool) -> f64 {
     if set { 1.0 } else { 0.0 }

@@ -23,6 +23,7 @@ use tokio::{
 
 use crate::{
     config::{self, Config},
+    keeper::Keeper,
     reactor::{self, Control, ReactorInbox, ReactorSetup, ReactorThread, Teller},
     state::Shared,
     transport::{self, Io},
@@ -35,6 +36,9 @@ pub const SOFTWARE: &str = concat!("segld ", env!("CARGO_PKG_VERSION"));
 
 /// How long sessions get to close once everything is answered; a stuck token is left behind.
 const POOL_STOP: Duration = Duration::from_secs(2);
+
+/// How long the keeper may take to record what the pool has said last.
+const KEEPER_FLUSH: Duration = Duration::from_secs(1);
 
 /// How long the journal may take with its last records; a disk that hangs is left behind.
 const JOURNAL_CLOSE: Duration = Duration::from_secs(5);
@@ -122,7 +126,8 @@ fn try_run(config_path: &Path) -> Result<(), RunError> {
     let Assembly { shared, inboxes, keeper, registry, tokens } = assemble(&config)?;
     let reactors = start_reactors(&shared, &config, io, listeners, inboxes)?;
     let main = Main {
-        reloader: Reloader::new(config_path.to_owned(), registry, tokens, shared.clone(), keeper, &config),
+        reloader: Reloader::new(config_path.to_owned(), registry, tokens, shared.clone(), keeper.clone(), &config),
+        keeper,
         config,
         shared,
         reactors,
@@ -180,6 +185,7 @@ struct Main {
     shared: Arc<Shared>,
     reactors: Vec<ReactorThread>,
     reloader: Reloader,
+    keeper: Arc<Keeper>,
     prometheus: metrics_exporter_prometheus::PrometheusHandle,
 }
 
@@ -243,6 +249,9 @@ impl Main {
         let stopped = desk.stop(POOL_STOP);
         if stopped.threads_left > 0 {
             tracing::error!(threads = stopped.threads_left, "left behind: stuck inside a token's call");
+        }
+        if !self.keeper.flush(KEEPER_FLUSH) {
+            tracing::error!("the keeper did not come to its end in time: what it had to record may be missing");
         }
         desk.note(&Record::Stop(segl_audit::Stop { reason: text.into() }));
         if let Err(why) = desk.journal().close(JOURNAL_CLOSE) {

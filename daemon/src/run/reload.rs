@@ -97,6 +97,7 @@ impl Inner {
         let summary =
             format!("{} keys, {} tenants, {} CRLs", policy.keys().len(), policy.tenants().len(), tls.crls.len());
         // The book first: a key that is granted and not yet in it would look as if no token had it.
+        self.tokens.verify(policy.keys());
         self.shared.keys.replace(policy.keys().iter().cloned());
         self.shared.snapshot.store(Arc::new(Snapshot { policy, tls }));
         self.digest = *config.digest();

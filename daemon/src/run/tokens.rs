@@ -1,33 +1,39 @@
 //! From the configuration's tokens to the pool's.
 
-use std::{collections::HashMap, env, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, env, path::PathBuf, sync::Arc, time::Duration};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use segl_hsm::{
     KeySpec, ModuleId, Token,
     embedded::{self, EmbeddedToken},
     pkcs11::{Module, Pkcs11Token},
+    verified::{Mode, VerifiedToken, VerifyModes},
 };
 use segl_pool::{Rules, ThreadRole, TokenSetup};
 
 use super::RunError;
 use crate::{
-    config::{self, Config, TokenKind},
+    config::{self, Config, TokenKind, Verify},
     policy::KeyEntry,
 };
 
 /// All tokens, in the order of the configuration: an index here is the pool's.
 #[derive(Clone)]
-pub(super) struct Tokens(Vec<Arc<dyn Token>>);
+pub(super) struct Tokens {
+    all: Vec<Arc<dyn Token>>,
+    /// How much of what they sign is verified
+    modes: Arc<VerifyModes>,
+}
 
 /// Loads modules and opens key directories.
 pub(super) fn build(config: &Config) -> Result<Tokens, RunError> {
     let state = state_directory(config);
     let mut modules = HashMap::new();
-    let mut tokens = Vec::new();
+    let modes: Arc<VerifyModes> = Arc::default();
+    let mut tokens: Vec<Arc<dyn Token>> = Vec::new();
     for token in &config.tokens {
         let failed = |error| RunError::Token { token: token.name.to_string(), error };
-        tokens.push(match &token.kind {
+        let inner = match &token.kind {
             TokenKind::Pkcs11 { module, uri, pin } => {
                 let next = ModuleId(modules.len() as u32);
                 let id = *modules.entry(module.canonicalize().unwrap_or_else(|_| module.clone())).or_insert(next);
@@ -43,9 +49,10 @@ pub(super) fn build(config: &Config) -> Result<Tokens, RunError> {
                 let embedded = EmbeddedToken::open_directory(&*token.name, directory, id, &generate);
                 Arc::new(embedded.map_err(failed)?) as Arc<dyn Token>
             }
-        });
+        };
+        tokens.push(Arc::new(VerifiedToken::new(inner, modes.clone())));
     }
-    Ok(Tokens(tokens))
+    Ok(Tokens { all: tokens, modes })
 }
 
 /// Where it is kept which PIN a token has refused: systemd's StateDirectory, else beside the journal.
@@ -60,42 +67,56 @@ fn state_directory(config: &Config) -> PathBuf {
 }
 
 impl Tokens {
+    /// The module that each belongs to.
+    pub(super) fn modules(&self) -> Vec<ModuleId> {
+        self.all.iter().map(|token| token.module()).collect()
+    }
+
     pub(super) fn names(&self) -> Vec<Arc<str>> {
-        self.0.iter().map(|token| token.name().into()).collect()
+        self.all.iter().map(|token| token.name().into()).collect()
     }
 
     /// Tells each token which keys to look up at its next login.
     pub(super) fn add_keys(&self, keys: &[Arc<KeyEntry>]) {
-        for token in &self.0 {
+        for token in &self.all {
             let held = keys.iter().filter(|key| key.tokens.iter().any(|name| **name == *token.name()));
             let specs: Vec<_> = held.map(|key| KeySpec { id: key.id, locator: key.locator.clone() }).collect();
             token.add_keys(&specs);
         }
     }
 
-    pub(super) fn setups(&self, config: &Config) -> Vec<TokenSetup> {
-        let setup = |(token, settings): (&Arc<dyn Token>, &config::Token)| {
-            TokenSetup::new(token.clone(), settings.sessions)
+    /// Says how many of each key's signatures are verified before they leave.
+    pub(super) fn verify(&self, keys: &[Arc<KeyEntry>]) {
+        let mode = |verify| match verify {
+            Verify::Off => Mode::Off,
+            Verify::Sample => Mode::Sample(Verify::SAMPLE),
+            Verify::Always => Mode::Always,
         };
-        self.0.iter().zip(&config.tokens).map(setup).collect()
+        self.modes.replace(keys.iter().map(|key| (key.id, mode(key.verify))));
+    }
+
+    pub(super) fn setups(&self, config: &Config) -> Vec<TokenSetup> {
+        let setup = |(token, settings): (&Arc<dyn Token>, &config::Token)| TokenSetup {
+            token: token.clone(),
+            sessions: settings.sessions,
+            stuck_after_ns: settings.stuck_after.as_nanos() as u64,
+            keep_alive_ns: match settings.keep_alive {
+                Duration::ZERO => u64::MAX,
+                every => every.as_nanos() as u64,
+            },
+            preferred: settings.preferred,
+        };
+        self.all.iter().zip(&config.tokens).map(setup).collect()
     }
 }
 
 /// The pool's rules and where its threads run.
 pub(super) fn pool_config(config: &Config) -> segl_pool::Config {
     let pool = &config.pool;
-    let rules = Rules {
-        batch_max: pool.batch_max,
-        batch_time_ns: pool.batch_time.as_nanos() as u64,
-        queue_depth_max: pool.queue_depth_max,
-        tenant_depth_max: pool.tenant_depth_max,
-        signature_one_in: pool.signature_one_in,
-        bulk_one_in: pool.bulk_one_in,
-        retries_max: pool.retries_max,
-        backoff_min_ns: pool.backoff_min.as_nanos() as u64,
-        backoff_max_ns: pool.backoff_max.as_nanos() as u64,
-        ..Rules::default()
-    };
+    // A token that dies fails a call of each of its sessions at once.
+    let sessions = config.tokens.iter().map(|token| u32::from(token.sessions)).sum();
+    let rules = pool.rules();
+    let rules = Rules { retry_burst: rules.retry_burst.max(sessions), ..rules };
     let cores: Vec<Vec<usize>> = config.tokens.iter().map(|token| token.cores.clone()).collect();
     let pin = move |role| {
         let ThreadRole::Session { token, session } = role else { return };
