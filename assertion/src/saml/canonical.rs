@@ -25,8 +25,8 @@ impl Sink for digest::Context {
     }
 }
 
-/// Writes the canonical form of the element `apex`. `inclusive` is the InclusiveNamespaces PrefixList, `#default` for
-/// the default namespace.
+/// Writes the canonical form of the element `apex`. `inclusive` is the InclusiveNamespaces PrefixList; the default
+/// namespace (`#default`) is never in it.
 pub(super) fn canonicalise(tree: &Tree<'_>, apex: NodeId, inclusive: &[&str], sink: &mut impl Sink) {
     let mut writer = Writer {
         tree,
@@ -194,11 +194,9 @@ impl<'a, S: Sink> Writer<'_, 'a, S> {
         }
         self.scope.extend_from_slice(declarations);
         for prefix in self.inclusive {
-            let prefix = if *prefix == "#default" { "" } else { prefix };
-            match self.scope.iter().rev().find(|declaration| declaration.prefix == prefix).copied() {
-                Some(Declaration { prefix, namespace }) => self.render(prefix, namespace),
-                None if prefix.is_empty() => self.render("", Namespace::NONE),
-                None => {}
+            let declaration = self.scope.iter().rev().find(|declaration| declaration.prefix == *prefix).copied();
+            if let Some(Declaration { prefix, namespace }) = declaration {
+                self.render(prefix, namespace);
             }
         }
     }

@@ -97,7 +97,7 @@ impl<'a> Document<'a> {
 }
 
 /// The exclusive canonical form without comments of any document that is taken as XML, of SAML or not. `inclusive` is
-/// the PrefixList, with `#default` for the default namespace.
+/// the PrefixList, without `#default`.
 ///
 /// # Errors
 /// When it is no XML that is taken.
