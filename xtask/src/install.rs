@@ -45,8 +45,10 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "python3-venv",
         sign: Sign::Python("venv, ensurepip"),
-        why: "an environment for the protocol's client in Python",
+        why: "an environment for the protocol's client in Python, and for judges of signatures",
     },
+    Package { name: "nodejs", sign: Sign::Program("node"), why: "an independent judge of JWS" },
+    Package { name: "npm", sign: Sign::Program("npm"), why: "installs that judge" },
 ];
 
 /// Longest an installation may take: a slow mirror, not a dead one.
@@ -122,12 +124,30 @@ pub(crate) fn python(log: &Path) -> Result<PathBuf> {
     if python.exists() && std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
         return Ok(python);
     }
-    println!("  making a Python environment in {}: the protocol's client in another language", venv.display());
+    println!("  making a Python environment in {}: the protocol's client in another language, and judges", venv.display());
     let run = |program: &Path| Job::new(program, &workspace(), log.to_path_buf());
     run(Path::new("python3")).args(["-m", "venv", "--clear"]).arg(&venv).must(LIMIT)?;
     run(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(&requirements).must(LIMIT)?;
     std::fs::write(&stamp, wanted)?;
     Ok(python)
+}
+
+/// A folder with the packages of tests/node/package.json in its node_modules, kept as the Python environment is.
+pub(crate) fn node(log: &Path) -> Result<PathBuf> {
+    let package = workspace().join("tests/node/package.json");
+    let wanted = std::fs::read_to_string(&package).map_err(|e| format!("{}: {e}", package.display()))?;
+    let folder = cache()?.join("node");
+    let stamp = folder.join("installed.json");
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(folder);
+    }
+    println!("  installing packages for Node in {}: an independent judge of JWS", folder.display());
+    std::fs::create_dir_all(&folder)?;
+    std::fs::copy(&package, folder.join("package.json"))?;
+    let npm = Job::new("npm", &folder, log.to_path_buf());
+    npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]).must(LIMIT)?;
+    std::fs::write(&stamp, wanted)?;
+    Ok(folder)
 }
 
 /// Whether a program of this name can be found.

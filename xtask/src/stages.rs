@@ -109,6 +109,7 @@ fn names() -> Vec<&'static str> {
 fn prepare(place: &Place) -> Result<Tally> {
     install::packages(&[], &place.log)?;
     install::python(&place.log)?;
+    install::node(&place.log)?;
     match nspawn::obstacle() {
         None => drop(nspawn::root(&place.log)?),
         Some(why) => println!("  no container's root: {why}"),
@@ -143,9 +144,11 @@ fn kryoptic(place: &Place) -> Result<Tally> {
 }
 
 fn tests(place: &Place) -> Result<Tally> {
-    let env: Vec<_> = KRYOPTIC.get().map(|module| ("SEGL_KRYOPTIC", module.as_path())).into_iter().collect();
-    if env.is_empty() {
-        println!("  SKIPPED: the tokens' suite on Kryoptic, since its stage was not run or failed");
+    let (python, node) = (install::python(&place.log)?, install::node(&place.log)?);
+    let mut env = vec![("SEGL_PYTHON", python.as_path()), ("SEGL_NODE", node.as_path())];
+    match KRYOPTIC.get() {
+        Some(module) => env.push(("SEGL_KRYOPTIC", module.as_path())),
+        None => println!("  SKIPPED: the tokens' suite on Kryoptic, since its stage was not run or failed"),
     }
     place.tests(&["--workspace"], &[], &env)
 }
