@@ -28,7 +28,7 @@ impl<P: Clone> Core<P> {
         }
         let refusal = if self.draining {
             Some(Failure::Draining)
-        } else if !self.hopeful(tokens) {
+        } else if !self.hopeful(tokens, job.probe) {
             Some(self.unavailable(now_ns, tokens))
         } else if job.deadline_ns <= now_ns {
             Some(Failure::Expired)
@@ -64,7 +64,7 @@ impl<P: Clone> Core<P> {
     ) -> Result<(), Failure> {
         let Group { tokens, depth, .. } = &self.queues.groups()[usize::from(group)];
         let depth = depth[job.class.index()];
-        let sessions = self.sessions_of(*tokens);
+        let sessions = self.sessions_for(tokens.iter());
         self.queues.pace(group).look(now_ns, sessions);
         let pace = self.queues.groups()[usize::from(group)].pace;
         let ahead_ns = pace.time_for_ns(self.queues.ahead_ns(lane, group), sessions);
@@ -120,7 +120,7 @@ impl<P: Clone> Core<P> {
         let groups = self.queues.groups().iter().enumerate();
         groups
             .map(|(index, group)| {
-                let sessions = self.sessions_of(group.tokens);
+                let sessions = self.sessions_for(group.tokens.iter());
                 let backlog_ns = self.queues.backlog_ns(index as u16, Class::Bulk);
                 let wait_ns = (sessions > 0).then(|| group.pace.time_for_ns(backlog_ns, sessions));
                 QueueSnapshot { tokens: group.tokens, depth: group.depth, wait_ns }

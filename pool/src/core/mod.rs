@@ -28,7 +28,7 @@ use self::{
     budget::Budget,
     costs::Costs,
     deadlines::Deadlines,
-    fleet::Fleet,
+    fleet::{Fleet, GivenUp, Taken},
     jobs::{Entry, Jobs, Place},
     queues::{Group, Queues},
 };
@@ -133,6 +133,7 @@ impl<P: Clone> Core<P> {
         self.expire(now_ns, out);
         self.answer_hopeless(now_ns, out);
         self.dispatch(now_ns, out);
+        self.open_more(now_ns, out);
         debug_assert_eq!(self.counters.submitted, self.counters.completed() + self.jobs.len() as u64);
     }
 
@@ -152,9 +153,24 @@ impl<P: Clone> Core<P> {
         self.fleet.tokens.len() as u16
     }
 
-    /// Sessions that are open, being opened or being closed.
+    /// Sessions that are open, being opened or being closed; what was given up as stuck is not among them.
     pub fn sessions_out(&self) -> usize {
         self.fleet.sessions_out()
+    }
+
+    /// Jobs that were accepted and are not completed.
+    pub fn jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Threads that were given up as stuck in a token's code and have not come back.
+    pub fn threads_stuck(&self) -> usize {
+        self.fleet.threads_stuck()
+    }
+
+    /// When a call may have to be given up as stuck: whoever tells [`Event::Timer`] then, first tells all that is done.
+    pub fn next_stuck_ns(&self) -> Option<u64> {
+        self.fleet.next_stuck_ns()
     }
 
     /// Whether some session could sign with the keys of this route now.
@@ -180,14 +196,22 @@ impl<P: Clone> Core<P> {
             Event::Submit(job) => self.submit(now_ns, job, out),
             Event::Cancel { inbox, tag } => self.cancel(now_ns, inbox, tag, out),
             Event::Returned { session, generation, call, result, started_ns, token_ns } => {
-                match self.fleet.take_call(session, generation, call) {
-                    Some((slot, token)) => {
-                        self.returned(now_ns, session, slot, token, result, started_ns, token_ns, out);
+                let begun = matches!(result, CallResult::Signed(_) | CallResult::Failed(_));
+                let ended_ns = begun.then(|| started_ns.saturating_add(token_ns).min(now_ns));
+                let taken = self.fleet.take_call(session, generation, call, ended_ns);
+                match taken {
+                    Taken::Batch { slot, token } | Taken::Stray { slot, token } => {
+                        let own = matches!(taken, Taken::Batch { .. });
+                        self.returned(now_ns, session, own, slot, token, result, started_ns, token_ns, out);
                     }
-                    None => {
+                    Taken::Late { reference, token } => {
                         self.counters.stale += 1;
-                        self.fleet.late_return(session, generation, call, out);
+                        discard_late(reference, token, &result, out);
                     }
+                    Taken::Unknown => self.counters.stale += 1,
+                }
+                if !matches!(taken, Taken::Batch { .. }) {
+                    self.fleet.settle(now_ns, session, generation, out);
                 }
             }
             Event::Opened { session, generation, result } => {
@@ -202,10 +226,23 @@ impl<P: Clone> Core<P> {
                 let known = self.fleet.closed(now_ns, session, generation, out);
                 self.counters.stale += u64::from(!known);
             }
-            // Nothing of the kind was asked for.
-            Event::KeptAlive { .. } | Event::Reinitialised { .. } | Event::Gone { .. } => self.counters.stale += 1,
-            Event::Timer => self.fleet.keep_appointments(now_ns, out),
-            Event::Vouch { .. } => {}
+            Event::KeptAlive { session, generation, result } => {
+                let known = self.fleet.kept_alive(now_ns, session, generation, result, out);
+                self.counters.stale += u64::from(!known);
+            }
+            Event::Reinitialised { module: _, session, generation, result } => {
+                let known = self.fleet.reinitialised(now_ns, session, generation, result, out);
+                self.counters.stale += u64::from(!known);
+            }
+            Event::Gone { session, generation } => match self.fleet.gone(now_ns, session, generation, out) {
+                Some(calls) => calls.into_iter().for_each(|call| self.give_up(now_ns, call, out)),
+                None => self.counters.stale += 1,
+            },
+            Event::Timer => {
+                self.give_up_stuck(now_ns, out);
+                self.fleet.keep_appointments(now_ns, out);
+            }
+            Event::Vouch { token, ok } => self.fleet.vouch(now_ns, token, ok, out),
             Event::Join { token } => self.fleet.join(now_ns, token, out),
             Event::Leave { token } => self.fleet.leave(now_ns, token, out),
             Event::Refresh { token } => self.fleet.refresh(now_ns, token, out),
@@ -229,12 +266,13 @@ impl<P: Clone> Core<P> {
         }
     }
 
-    /// A call came back.
+    /// A call came back; `own` if its session was not given up meanwhile.
     #[allow(clippy::too_many_arguments)] // the fields of one event
     fn returned(
         &mut self,
         now_ns: u64,
         session: SessionId,
+        own: bool,
         slot: u32,
         token: u16,
         result: CallResult,
@@ -257,14 +295,18 @@ impl<P: Clone> Core<P> {
                 self.costs.learn(entry.cost_row, token, token_ns);
                 if entry.job.work == Work::Sign {
                     self.fleet.tokens[usize::from(token)].service.learn(token_ns);
-                    self.fleet.signed(session);
+                    if own {
+                        self.fleet.signed(session);
+                    }
                 }
                 self.complete(now_ns, slot, Ok(signature), out);
             }
             CallResult::Failed(error) => {
                 self.fleet.tokens[usize::from(token)].errors += 1;
-                self.fleet.failed(now_ns, session, &error, started_ns, out);
-                self.retry_or_fail(now_ns, slot, token, error, out);
+                if own {
+                    self.fleet.failed(now_ns, session, &error, started_ns, out);
+                }
+                self.retry_or_fail(now_ns, slot, token, Failure::Token(error), out);
             }
             CallResult::Expired => {
                 self.complete(now_ns, slot, Err(Failure::Expired), out);
@@ -273,16 +315,47 @@ impl<P: Clone> Core<P> {
                 self.wait_again(now_ns, slot, out);
             }
         }
-        self.fleet.end_batch(now_ns, session, out);
+        if own {
+            self.fleet.end_batch(now_ns, session, out);
+        }
     }
 
-    /// Tries a failed job again where that is allowed and can help, else answers with the error.
-    fn retry_or_fail(&mut self, now_ns: u64, slot: u32, token: u16, error: Error, out: &mut Vec<Action<P>>) {
-        let verdict = error.verdict();
+    /// Waits no longer for calls that have not returned in time, each of them the first of its batch; the others of
+    /// the batch are asked back.
+    fn give_up_stuck(&mut self, now_ns: u64, out: &mut Vec<Action<P>>) {
+        while let Some(stuck) = self.fleet.find_stuck(now_ns) {
+            let call = self.fleet.give_up_head(now_ns, stuck);
+            self.fleet.give_up(now_ns, stuck, out);
+            if let Some(call) = call {
+                self.give_up(now_ns, call, out);
+            }
+        }
+    }
+
+    /// Waits no longer for a call: what became of it is unknown.
+    fn give_up(&mut self, now_ns: u64, call: GivenUp, out: &mut Vec<Action<P>>) {
+        self.note_given_up(now_ns, call);
+        self.retry_or_fail(now_ns, call.slot, call.token, Failure::Stuck, out);
+    }
+
+    fn note_given_up(&mut self, now_ns: u64, call: GivenUp) {
+        let GivenUp { id, token, slot, since_ns, .. } = call;
+        let entry = &mut self.jobs[slot];
+        let token_us = as_us(now_ns.saturating_sub(since_ns));
+        let attempt = Attempt { token, session: id.0, fate: Fate::Unknown, code: Some("stuck"), token_us };
+        entry.attempts.push(attempt);
+        entry.started_ns = since_ns;
+        self.fleet.remember(call, entry.job.reference);
+    }
+
+    /// Tries a failed job again where that is allowed and can help, else answers with the failure.
+    fn retry_or_fail(&mut self, now_ns: u64, slot: u32, token: u16, failure: Failure, out: &mut Vec<Action<P>>) {
+        let verdict = failure.verdict();
         let entry = &self.jobs[slot];
         let unknown = verdict.signed == Signed::Unknown;
         self.counters.unknown += u64::from(unknown);
 
+        let probe = entry.job.probe;
         let (lane, group) = entry.place.origin();
         let allowed = (!unknown || entry.job.repeatable)
             && !entry.cancelled
@@ -292,19 +365,19 @@ impl<P: Clone> Core<P> {
         let others = tokens.without(TokenSet::only(token));
         let tokens = match verdict.retry {
             Retry::Never => TokenSet::EMPTY,
-            Retry::Elsewhere if self.hopeful(others) => others,
+            Retry::Elsewhere if self.hopeful(others, probe) => others,
             // With no other token, another session of this one is better than an error.
             Retry::Here | Retry::Elsewhere => tokens,
         };
-        if !allowed || !self.hopeful(tokens) {
-            return self.complete(now_ns, slot, Err(Failure::Token(error)), out);
+        if !allowed || !self.hopeful(tokens, probe) {
+            return self.complete(now_ns, slot, Err(failure), out);
         }
         if !self.budget.spend() {
             self.counters.retries_refused += 1;
-            return self.complete(now_ns, slot, Err(Failure::Token(error)), out);
+            return self.complete(now_ns, slot, Err(failure), out);
         }
         self.counters.retries += 1;
-        let group = self.queues.group(tokens, self.jobs[slot].job.probe);
+        let group = self.queues.group(tokens, probe);
         self.jobs[slot].place = Place::Waiting { lane, group };
         self.wait(now_ns, slot);
     }
@@ -325,7 +398,7 @@ impl<P: Clone> Core<P> {
     /// Puts a job into the queue it names.
     fn wait(&mut self, now_ns: u64, slot: u32) {
         let (_, group) = self.jobs[slot].place.origin();
-        let sessions = self.sessions_of(self.queues.groups()[usize::from(group)].tokens);
+        let sessions = self.sessions_for(self.queues.groups()[usize::from(group)].tokens.iter());
         self.queues.push(&mut self.jobs, slot, now_ns, sessions);
     }
 
@@ -349,8 +422,8 @@ impl<P: Clone> Core<P> {
             return;
         }
         for group in 0..self.queues.groups().len() as u16 {
-            let &Group { tokens, depth, .. } = &self.queues.groups()[usize::from(group)];
-            if depth.iter().all(|&depth| depth == 0) || self.hopeful(tokens) {
+            let &Group { tokens, depth, probe, .. } = &self.queues.groups()[usize::from(group)];
+            if depth.iter().all(|&depth| depth == 0) || self.hopeful(tokens, probe) {
                 continue;
             }
             let failure = self.unavailable(now_ns, tokens);
@@ -363,13 +436,24 @@ impl<P: Clone> Core<P> {
     }
 
     fn abandon(&mut self, now_ns: u64, out: &mut Vec<Action<P>>) {
-        for (slot, session, token) in self.fleet.abandon() {
-            let entry = &mut self.jobs[slot];
-            let code = Some("stuck");
-            entry.attempts.push(Attempt { token, session: session.0, fate: Fate::Unknown, code, token_us: 0 });
-            entry.started_ns = now_ns;
+        for call in self.fleet.abandon() {
+            self.note_given_up(now_ns, call);
             self.counters.unknown += 1;
-            self.complete(now_ns, slot, Err(Failure::Stuck), out);
+            self.complete(now_ns, call.slot, Err(Failure::Stuck), out);
+        }
+    }
+
+    /// Opens further sessions for what still waits, when all sessions of its tokens are busy.
+    fn open_more(&mut self, now_ns: u64, out: &mut Vec<Action<P>>) {
+        if self.queues.len() == 0 {
+            return;
+        }
+        for token in 0..self.tokens() {
+            if self.fleet.has_room(token) && !self.fleet.has_idle(token) {
+                let groups = self.queues.groups().iter().filter(|group| group.tokens.contains(token));
+                let waiting = groups.flat_map(|group| group.depth).sum();
+                self.fleet.open_for(now_ns, token, waiting, out);
+            }
         }
     }
 
@@ -384,8 +468,8 @@ impl<P: Clone> Core<P> {
     }
 
     /// Whether waiting for one of these tokens makes sense.
-    fn hopeful(&self, tokens: TokenSet) -> bool {
-        tokens.iter().any(|token| self.fleet.hopeful(token))
+    fn hopeful(&self, tokens: TokenSet, probe: bool) -> bool {
+        tokens.iter().any(|token| self.fleet.hopeful(token, probe))
     }
 
     /// Answers a job that waits.
@@ -440,6 +524,16 @@ fn fate_of(result: &CallResult) -> Option<(Fate, Option<&'static str>)> {
         }
         CallResult::Expired | CallResult::Skipped => None,
     }
+}
+
+/// Tells of a call that came back after it was given up, unless that says nothing new of its fate.
+fn discard_late<P>(reference: u64, token: u16, result: &CallResult, out: &mut Vec<Action<P>>) {
+    let signed = match result {
+        CallResult::Signed(_) => true,
+        CallResult::Failed(error) if error.verdict().signed == Signed::Unknown => return,
+        CallResult::Failed(_) | CallResult::Expired | CallResult::Skipped => false,
+    };
+    out.push(Action::Alarm(Alarm::Discarded { reference, token, reason: Discard::Late, signed }));
 }
 
 /// Microseconds, as far as the answer can count them: 71 minutes.

@@ -17,7 +17,10 @@
 
 use crate::{
     TokenSet,
-    core::{Action, Call, CallId, Core, queues::Next},
+    core::{
+        Action, Call, CallId, Core,
+        queues::{Group, Next},
+    },
 };
 
 /// For less than this nobody is held back or let go by the clock: it is about what a wake-up of the timer is worth.
@@ -39,6 +42,8 @@ enum Turn {
     AfterBetter,
     /// A better token should come to it sooner; not so any more at this time
     Until(u64),
+    /// The token is on probation, and this is no probe
+    OnProbation,
 }
 
 /// Whether something was passed over.
@@ -132,6 +137,10 @@ impl<P: Clone> Core<P> {
                     self.queues.pass_over(next.group, token);
                     continue;
                 }
+                Turn::OnProbation => {
+                    self.queues.pass_over(next.group, token);
+                    continue;
+                }
                 Turn::Until(held_ns) => {
                     passed.over = true;
                     self.held_until_ns = Some(self.held_until_ns.map_or(held_ns, |other_ns| other_ns.min(held_ns)));
@@ -147,7 +156,7 @@ impl<P: Clone> Core<P> {
                 break;
             }
             batch_ns = batch_ns.saturating_add(cost_ns);
-            let place = *session.get_or_insert_with(|| self.fleet.begin_batch(token));
+            let place = *session.get_or_insert_with(|| self.fleet.begin_batch(now_ns, token));
             self.hand(now_ns, token, next, cost_ns, place, out);
             given += 1;
             if given >= share {
@@ -188,7 +197,10 @@ impl<P: Clone> Core<P> {
 
     /// Whether the token may take the job whose turn it is, with so much in the batch before it.
     fn turn(&self, now_ns: u64, token: u16, next: Next, batch_ns: u64, in_the_end: bool) -> Turn {
-        let tokens = self.queues.groups()[usize::from(next.group)].tokens;
+        let &Group { tokens, probe, .. } = &self.queues.groups()[usize::from(next.group)];
+        if !probe && self.fleet.is_on_probation(token) {
+            return Turn::OnProbation;
+        }
         let entry = &self.jobs[next.slot];
         let better = self.better(now_ns, tokens, entry.cost_row, token);
         if better.sessions == 0 {
@@ -225,10 +237,9 @@ impl<P: Clone> Core<P> {
             } else {
                 !preferred
             };
-            let sessions = if is_better { u32::from(self.fleet.signing_sessions(other)) } else { 0 };
-            if sessions > 0 {
+            if is_better && self.fleet.signing_sessions(other) > 0 {
                 better.tokens = better.tokens.union(TokenSet::only(other));
-                better.sessions += sessions;
+                better.sessions += u32::from(self.fleet.possible_sessions(other));
                 better.idle |= self.fleet.has_idle(other);
             }
         }
@@ -236,7 +247,7 @@ impl<P: Clone> Core<P> {
     }
 
     /// A session's share of what waits for its token: over the sets of tokens it is in, what waits there for each
-    /// session that takes part in it now.
+    /// session that takes part in it now, or will as soon as it is opened for what the others leave.
     fn share(&self, now_ns: u64, token: u16, row: u16) -> u32 {
         const ONE: u64 = 1 << 32;
         let mut share = 0;
@@ -247,15 +258,15 @@ impl<P: Clone> Core<P> {
                     let better = self.better(now_ns, group.tokens, row, other);
                     other == token || better.sessions == 0 || self.wait_for(better) > self.costs.on_token_ns(row, other)
                 };
-                let sessions: u32 = group
-                    .tokens
-                    .iter()
-                    .filter(takes_part)
-                    .map(|other| u32::from(self.fleet.signing_sessions(other)))
-                    .sum();
+                let sessions = self.sessions_for(group.tokens.iter().filter(takes_part));
                 share += u64::from(depth) * ONE / u64::from(sessions.max(1));
             }
         }
         share.div_ceil(ONE).max(1) as u32
+    }
+
+    /// Sessions that work for these tokens can count on: those that sign, and those that are opened when it waits.
+    pub(super) fn sessions_for(&self, tokens: impl IntoIterator<Item = u16>) -> u32 {
+        tokens.into_iter().map(|token| u32::from(self.fleet.possible_sessions(token))).sum()
     }
 }

@@ -4,6 +4,7 @@
 //! sessions' threads, completions to inboxes, news to the observer. So neither a token nor an inbox is ever called
 //! with the lock held.
 
+mod crew;
 mod seat;
 mod session;
 #[cfg(test)]
@@ -12,18 +13,20 @@ mod timer;
 
 use std::{
     cell::RefCell,
-    io, iter, mem, process,
+    io, iter, mem,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard,
+        Arc, Condvar, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use segl_hsm::{Error, Input, KeyReport};
 
-use self::seat::{Order, Seat};
+use self::{
+    crew::Crew,
+    seat::{Evicted, Laid, Order, Seat},
+};
 use crate::{
     Clock, Completion, Config, Job, RouteId, Snapshot, ThreadRole, TokenSet, TokenSetup,
     clock::as_ns,
@@ -73,7 +76,6 @@ const STOP_RESERVE_NS: u64 = 100_000_000;
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<(Arc<AtomicBool>, JoinHandle<()>)>>,
 }
 
 impl Pool {
@@ -103,12 +105,14 @@ impl Pool {
             })
             .collect();
         let core = Core::new(config.rules.clone(), &specs);
-        let seats: Vec<Seat> = tokens.iter().flat_map(|setup| (0..setup.sessions).map(|_| Seat::default())).collect();
-        let shared = Arc::new(Shared {
+        let crew = Crew::new(&config, tokens);
+        let shared = Arc::new_cyclic(|me| Shared {
             heart: Mutex::new(Heart { core, timer_ns: u64::MAX, stopping: false, threads: 0 }),
             timer_news: Condvar::new(),
             stop_news: Condvar::new(),
-            seats,
+            me: me.clone(),
+            seats: (0..crew.places()).map(|_| Seat::default()).collect(),
+            crew,
             inboxes,
             observer,
             tokens: specs.len() as u16,
@@ -116,24 +120,13 @@ impl Pool {
             timer_due_ns: AtomicU64::new(timer::HEARTBEAT_NS),
             leaving: AtomicBool::new(false),
         });
-        let pool = Pool { shared, threads: Mutex::new(Vec::new()) };
+        let pool = Pool { shared };
 
         // All threads stand before the first order goes out. When one can not be had, the drop sends the rest home.
-        let mut place = 0;
-        for (index, setup) in tokens.iter().enumerate() {
-            for session in 0..setup.sessions {
-                let role = ThreadRole::Session { token: index as u16, session };
-                let name = session_thread_name(setup.token.name(), session);
-                let (token, id, spin_ns) = (setup.token.clone(), SessionId(place), config.spin_ns);
-                let tell_ns = config.rules.batch_time_ns;
-                let thread = pool.spawn(name, role, &config, move |shared| {
-                    session::run(&shared, id, index as u16, token.as_ref(), spin_ns, tell_ns);
-                })?;
-                pool.shared.seats[usize::from(place)].belongs_to(thread);
-                place += 1;
-            }
+        for place in 0..pool.shared.seats.len() {
+            pool.shared.spawn_session(SessionId(place as u16))?;
         }
-        pool.spawn("segl-timer".into(), ThreadRole::Timer, &config, |shared| timer::run(&shared))?;
+        pool.shared.spawn("segl-timer".into(), ThreadRole::Timer, |shared| timer::run(&shared))?;
         pool.shared.tell((0..pool.shared.tokens).map(|token| Event::Join { token }));
         Ok(pool)
     }
@@ -237,12 +230,11 @@ impl Pool {
         let settle_ns = end_ns - as_ns(limit / 8).min(STOP_RESERVE_NS);
         shared.lock().stopping = true;
         shared.tell([Event::Drain].into_iter().chain((0..shared.tokens).map(|token| Event::Leave { token })));
-        if !shared.wait_until(settle_ns, |heart| heart.core.sessions_out() == 0) {
+        if !shared.wait_until(settle_ns, |heart| heart.core.sessions_out() == 0 && heart.core.jobs() == 0) {
             // What is known for certain of the batches that are stuck: what they have done, and what they have not begun.
             shared.tell_overdue(u64::MAX);
             let places = shared.seats.iter().zip(0..).map(|(seat, place)| (seat, SessionId(place)));
-            let now_ns = shared.clock.now_ns();
-            let unbegun = places.flat_map(|(seat, id)| iter::from_fn(move || seat.take_back_any(id, now_ns)));
+            let unbegun = places.flat_map(|(seat, id)| iter::from_fn(move || seat.take_back_any(id)));
             shared.tell(unbegun.collect::<Vec<_>>());
             shared.tell([Event::Abandon]);
         }
@@ -251,48 +243,11 @@ impl Pool {
             let heart = shared.lock();
             shared.leaving.store(true, Ordering::Release);
             shared.timer_news.notify_all();
-            heart.core.sessions_out() as u32
+            (heart.core.sessions_out() + heart.core.threads_stuck()) as u32
         };
         shared.seats.iter().for_each(Seat::wake);
         shared.wait_until(end_ns, |heart| heart.threads <= stuck);
-        let mut threads = self.threads.lock().expect("nobody panics while holding the list of threads");
-        let mut threads_left = 0;
-        for (over, thread) in threads.drain(..) {
-            if over.load(Ordering::Acquire) {
-                // Its last statement is behind it.
-                drop(thread.join());
-            } else {
-                threads_left += 1;
-            }
-        }
-        Stopped { threads_left }
-    }
-
-    /// Starts a thread of the pool.
-    fn spawn(
-        &self,
-        name: String,
-        role: ThreadRole,
-        config: &Config,
-        body: impl FnOnce(Arc<Shared>) + Send + 'static,
-    ) -> io::Result<thread::Thread> {
-        let over = Arc::new(AtomicBool::new(false));
-        let shared = self.shared.clone();
-        let on_start = config.on_thread_start.clone();
-        let attendance = Attendance { shared: shared.clone(), over: over.clone() };
-        shared.lock().threads += 1;
-        let spawned = thread::Builder::new().name(name).spawn(move || {
-            let attendance = attendance;
-            if let Some(on_start) = on_start {
-                on_start(role);
-            }
-            body(shared);
-            drop(attendance);
-        });
-        let handle = spawned?;
-        let thread = handle.thread().clone();
-        self.threads.lock().expect("nobody panics while holding the list of threads").push((over, handle));
-        Ok(thread)
+        Stopped { threads_left: shared.crew.join() }
     }
 }
 
@@ -310,6 +265,8 @@ impl Drop for Pool {
 
 /// What the threads of a pool share.
 struct Shared {
+    me: Weak<Shared>,
+    crew: Crew,
     heart: Mutex<Heart>,
     /// The timer's thread is to look at its appointment again
     timer_news: Condvar,
@@ -350,7 +307,9 @@ struct Scratch {
     /// By inbox
     completions: Vec<Vec<Completion>>,
     alarms: Vec<Alarm>,
+    /// What sessions did not begin, and what was done by those that were given up
     taken_back: Vec<Event<Input>>,
+    evicted: Vec<(SessionId, Evicted)>,
 }
 
 thread_local! {
@@ -383,10 +342,27 @@ impl Shared {
         }
         self.carry_out(&mut scratch, now_ns);
         let taken_back = mem::take(&mut scratch.taken_back);
+        let evicted = mem::take(&mut scratch.evicted);
         SCRATCH.with(|kept| kept.replace(scratch));
         if !taken_back.is_empty() {
             self.tell(taken_back);
         }
+        for (session, evicted) in evicted {
+            self.replace(session, evicted);
+        }
+    }
+
+    /// Puts another thread into the place of one that was given up, and lets that go once it is back: all that it has
+    /// left behind was told.
+    fn replace(&self, session: SessionId, evicted: Evicted) {
+        let generation = evicted.generation();
+        if !self.seats[usize::from(session.0)].dismiss(evicted) {
+            self.tell([Event::Gone { session, generation }]);
+        }
+        let me = self.me.upgrade().expect("whoever speaks here holds the pool");
+        // Where no thread can be had, nobody carries out what the place is asked for: after a while it is given up like
+        // one that is stuck, and a thread is asked for again.
+        let _ = me.spawn_session(session);
     }
 
     /// Tells Core what sessions have done that are now stuck in the next call of their batch.
@@ -409,7 +385,7 @@ impl Shared {
         scratch.completions.resize_with(self.inboxes.len(), Vec::new);
         // Orders first: sessions can begin while the rest is handed over. Those of one batch follow each other, and
         // take one lock and one wake-up.
-        let mut desk: Option<(&Seat, MutexGuard<'_, Vec<Order>>)> = None;
+        let mut desk: Option<(&Seat, MutexGuard<'_, Laid>)> = None;
         for action in scratch.actions.drain(..) {
             let (SessionId(session), order) = match action {
                 Action::Sign { session, generation, call } => (session, Order::Sign(generation, call)),
@@ -430,14 +406,21 @@ impl Shared {
                         open.hand_over(orders, now_ns);
                     }
                     let seat = &self.seats[usize::from(session.0)];
-                    scratch.taken_back.extend(seat.take_back(session, call, now_ns));
+                    scratch.taken_back.extend(seat.take_back(session, call));
                     continue;
                 }
                 Action::KeepAlive { session, generation } => (session, Order::KeepAlive(generation)),
                 Action::Reinitialise { module, session, generation } => {
                     (session, Order::Reinitialise(generation, module))
                 }
-                Action::Replace { .. } => unreachable!("Core does not ask for it"),
+                Action::Replace { session, generation } => {
+                    if let Some((open, laid)) = desk.take() {
+                        open.hand_over(laid, now_ns);
+                    }
+                    let seat = &self.seats[usize::from(session.0)];
+                    scratch.evicted.push((session, seat.evict(session, generation, &mut scratch.taken_back)));
+                    continue;
+                }
             };
             let seat = &self.seats[usize::from(session)];
             let orders = match desk.take() {
@@ -446,11 +429,13 @@ impl Shared {
                     if let Some((open, orders)) = other {
                         open.hand_over(orders, now_ns);
                     }
-                    seat.orders()
+                    seat.laid()
                 }
             };
-            let (_, orders) = desk.insert((seat, orders));
-            orders.push(order);
+            let (_, laid) = desk.insert((seat, orders));
+            if let Err(order) = laid.lay(order) {
+                scratch.taken_back.extend(seat::skipped(SessionId(session), order));
+            }
         }
         if let Some((open, orders)) = desk {
             open.hand_over(orders, now_ns);
@@ -481,36 +466,4 @@ impl Shared {
             heart = waited.expect("Core found itself broken: nothing may be signed on its word").0;
         }
     }
-}
-
-/// Held by a thread of the pool while it lives; ends the process when the thread panics.
-struct Attendance {
-    shared: Arc<Shared>,
-    over: Arc<AtomicBool>,
-}
-
-impl Drop for Attendance {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            // A token's panic was caught; this one came from an inbox, the observer or the pool itself. What the
-            // thread had in hand is lost: Core would wait for ever for its session, and owners for their answers. Who
-            // starts the process anew gets a whole one.
-            eprintln!("segl-pool: a thread of the pool panicked; the process is not whole any more and ends");
-            process::abort();
-        }
-        self.over.store(true, Ordering::Release);
-        // When Core is broken nobody waits for this any more, and a panic here would be the second.
-        if let Ok(mut heart) = self.shared.heart.lock() {
-            heart.threads -= 1;
-            self.shared.stop_news.notify_all();
-        }
-    }
-}
-
-/// `segl-s-hsm1-0`: Linux shows 15 bytes of a thread's name, and the number must be among them.
-fn session_thread_name(token: &str, session: u16) -> String {
-    let number = session.to_string();
-    let room = 15 - "segl-s--".len() - number.len();
-    let name: String = token.chars().filter(char::is_ascii_graphic).take(room).collect();
-    format!("segl-s-{name}-{number}")
 }

@@ -1,11 +1,14 @@
 //! Where a session's thread sits: orders are laid before it, and it is woken once for all of them.
+//!
+//! A thread that is stuck in the token's code loses its seat to another. Each has its *tenure*, and what the one before
+//! does after that touches nothing here: it hands its answer to Core itself, closes what it holds, and goes.
 
 use std::{
     collections::VecDeque,
     hint,
     sync::{
-        Mutex, MutexGuard, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread::{self, Thread},
 };
@@ -28,14 +31,60 @@ pub(super) enum Order {
     Reinitialise(Generation, ModuleId),
 }
 
+impl Order {
+    fn generation(&self) -> Generation {
+        match *self {
+            Order::Open(generation)
+            | Order::Login(generation)
+            | Order::Sign(generation, _)
+            | Order::Close(generation)
+            | Order::KeepAlive(generation)
+            | Order::Reinitialise(generation, _) => generation,
+        }
+    }
+}
+
 /// A session's place among the threads.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
-    orders: Mutex<Vec<Order>>,
+    laid: Mutex<Laid>,
     batch: Mutex<Batch>,
-    /// Since when orders have been lying here, 0 when none are. Written under the lock of the orders
+    /// Since when orders have been lying here, 0 when none are. Written under the lock of what is laid
     ordered_ns: AtomicU64,
-    thread: OnceLock<Thread>,
+    /// Whose seat it is now. Written with both locks held
+    tenure: AtomicU32,
+}
+
+/// What is laid before the thread.
+#[derive(Debug, Default)]
+pub(super) struct Laid {
+    orders: Vec<Order>,
+    /// Once it has sat down
+    thread: Option<Thread>,
+    /// Orders of this generation and earlier ones come too late
+    given_up: Generation,
+    /// Threads that have lost the seat and may go: their tenure, and the generation they were given up in
+    dismissed: Vec<(u32, Generation)>,
+}
+
+impl Laid {
+    /// Lays an order before the thread; it comes back if its generation was given up.
+    pub(super) fn lay(&mut self, order: Order) -> Result<(), Order> {
+        if order.generation() <= self.given_up {
+            return Err(order);
+        }
+        self.orders.push(order);
+        Ok(())
+    }
+}
+
+/// A thread that has just lost its seat.
+#[derive(Debug)]
+pub(super) struct Evicted {
+    tenure: u32,
+    /// None if it never sat down: there is no such thread
+    thread: Option<Thread>,
+    generation: Generation,
 }
 
 /// What the thread is at. It is not the thread's own, so that a call which does not return holds nothing but itself:
@@ -50,42 +99,94 @@ struct Batch {
     answered_ns: u64,
 }
 
+impl Evicted {
+    /// The generation it was given up in.
+    pub(super) fn generation(&self) -> Generation {
+        self.generation
+    }
+}
+
 impl Seat {
-    /// Says whose seat it is, before the first order.
-    pub(super) fn belongs_to(&self, thread: Thread) {
-        self.thread.set(thread).expect("a seat has one thread");
+    /// Whose seat it is.
+    pub(super) fn tenure(&self) -> u32 {
+        self.tenure.load(Ordering::Acquire)
     }
 
-    /// The orders, to add some and then to [`Seat::hand_over`].
-    pub(super) fn orders(&self) -> MutexGuard<'_, Vec<Order>> {
-        self.orders.lock().expect("nobody panics while holding orders")
+    /// The calling thread takes its seat, if it is still its own.
+    pub(super) fn sit(&self, tenure: u32) {
+        let mut laid = self.laid();
+        if self.tenure() == tenure {
+            laid.thread = Some(thread::current());
+        }
+    }
+
+    /// What is laid, to add to it and then to [`Seat::hand_over`].
+    pub(super) fn laid(&self) -> MutexGuard<'_, Laid> {
+        self.laid.lock().expect("nobody panics while holding orders")
     }
 
     /// Lays orders before the thread and wakes it, unless it is the one that speaks.
-    pub(super) fn hand_over(&self, orders: MutexGuard<'_, Vec<Order>>, now_ns: u64) {
+    pub(super) fn hand_over(&self, laid: MutexGuard<'_, Laid>, now_ns: u64) {
         self.ordered_ns.store(now_ns.max(1), Ordering::Release);
-        drop(orders);
-        self.wake();
+        wake(laid);
     }
 
     /// Makes the thread look up.
     pub(super) fn wake(&self) {
-        if let Some(thread) = self.thread.get()
-            && thread.id() != thread::current().id()
-        {
-            thread.unpark();
+        wake(self.laid());
+    }
+
+    /// Takes the seat from its thread: what is done and what has not begun is the caller's to tell, before
+    /// [`Seat::dismiss`] lets the thread say its last word.
+    pub(super) fn evict(&self, session: SessionId, generation: Generation, into: &mut Vec<Event<Input>>) -> Evicted {
+        let mut laid = self.laid();
+        let mut batch = self.batch();
+        let tenure = self.tenure.fetch_add(1, Ordering::AcqRel);
+        self.ordered_ns.store(0, Ordering::Relaxed);
+        laid.given_up = generation;
+        into.append(&mut batch.answers);
+        let unbegun = batch.orders.drain(..).chain(laid.orders.drain(..));
+        into.extend(unbegun.filter_map(|order| skipped(session, order)));
+        drop(batch);
+        Evicted { tenure, thread: laid.thread.take(), generation }
+    }
+
+    /// Lets the evicted thread go; whether there is one.
+    pub(super) fn dismiss(&self, evicted: Evicted) -> bool {
+        let Some(thread) = evicted.thread else { return false };
+        self.laid().dismissed.push((evicted.tenure, evicted.generation));
+        thread.unpark();
+        true
+    }
+
+    /// Asks, for a thread that has nothing more to do here, whether it has lost the seat: in which generation, once it
+    /// may go.
+    pub(super) fn resign(&self, tenure: u32) -> Option<Generation> {
+        while self.tenure() != tenure {
+            let dismissed = &mut self.laid().dismissed;
+            if let Some(position) = dismissed.iter().position(|&(dismissed, _)| dismissed == tenure) {
+                return Some(dismissed.swap_remove(position).1);
+            }
+            thread::park();
         }
+        None
     }
 
     /// Waits for orders, which [`Seat::next`] then gives one by one; false when there are none and the thread is to go
-    /// home.
-    pub(super) fn take(&self, clock: Clock, spin_ns: u64, leaving: &AtomicBool) -> bool {
+    /// home, or has lost the seat.
+    pub(super) fn take(&self, tenure: u32, clock: Clock, spin_ns: u64, leaving: &AtomicBool) -> bool {
         let mut spin_until_ns = None;
         loop {
+            if self.tenure() != tenure {
+                return false;
+            }
             if self.ordered_ns.load(Ordering::Acquire) != 0 {
-                let mut orders = self.orders();
+                let mut laid = self.laid();
+                if self.tenure() != tenure {
+                    return false;
+                }
                 self.ordered_ns.store(0, Ordering::Relaxed);
-                self.batch().orders.extend(orders.drain(..));
+                self.batch().orders.extend(laid.orders.drain(..));
                 return true;
             }
             if leaving.load(Ordering::Acquire) {
@@ -102,22 +203,32 @@ impl Seat {
     }
 
     /// The order that is begun now.
-    pub(super) fn next(&self) -> Option<Order> {
-        self.batch().orders.pop_front()
+    pub(super) fn next(&self, tenure: u32) -> Option<Order> {
+        let mut batch = self.batch();
+        if self.tenure() == tenure { batch.orders.pop_front() } else { None }
     }
 
-    /// Lays down what came of an order.
-    pub(super) fn answer(&self, answer: Event<Input>, now_ns: u64) {
+    /// Lays down what came of an order; it comes back if the thread has lost the seat, to be told by itself.
+    // What comes back is as large as what went in, and hardly ever does.
+    #[allow(clippy::result_large_err)]
+    pub(super) fn answer(&self, tenure: u32, answer: Event<Input>, now_ns: u64) -> Result<(), Event<Input>> {
         let mut batch = self.batch();
+        if self.tenure() != tenure {
+            return Err(answer);
+        }
         if batch.answers.is_empty() {
             batch.answered_ns = now_ns;
         }
         batch.answers.push(answer);
+        Ok(())
     }
 
     /// Takes what is done. Whoever takes it tells Core.
-    pub(super) fn collect(&self, into: &mut Vec<Event<Input>>) {
-        into.append(&mut self.batch().answers);
+    pub(super) fn collect(&self, tenure: u32, into: &mut Vec<Event<Input>>) {
+        let mut batch = self.batch();
+        if self.tenure() == tenure {
+            into.append(&mut batch.answers);
+        }
     }
 
     /// Takes what has been done for so long that the thread must be stuck in the call after it.
@@ -129,35 +240,28 @@ impl Seat {
     }
 
     /// Takes a call back if it has not begun: its answer is then the caller's to tell.
-    pub(super) fn take_back(&self, session: SessionId, id: CallId, now_ns: u64) -> Option<Event<Input>> {
-        self.take_out(session, CallResult::Expired, now_ns, |call| call.id == id)
+    pub(super) fn take_back(&self, session: SessionId, id: CallId) -> Option<Event<Input>> {
+        self.take_out(session, |call| call.id == id)
     }
 
     /// Takes any call back that has not begun, for another session to make.
-    pub(super) fn take_back_any(&self, session: SessionId, now_ns: u64) -> Option<Event<Input>> {
-        self.take_out(session, CallResult::Skipped, now_ns, |_| true)
+    pub(super) fn take_back_any(&self, session: SessionId) -> Option<Event<Input>> {
+        self.take_out(session, |_| true)
     }
 
-    fn take_out(
-        &self,
-        session: SessionId,
-        result: CallResult,
-        started_ns: u64,
-        wanted: impl Fn(&Call<Input>) -> bool,
-    ) -> Option<Event<Input>> {
+    fn take_out(&self, session: SessionId, wanted: impl Fn(&Call<Input>) -> bool) -> Option<Event<Input>> {
         let is_it = |order: &Order| matches!(order, Order::Sign(_, call) if wanted(call));
         // An order passes from one list to the other with both locks held, so it is in one of them, or begun.
-        let mut laid = self.orders();
-        let order = match laid.iter().position(is_it) {
-            Some(place) => laid.remove(place),
+        let mut laid = self.laid();
+        let order = match laid.orders.iter().position(is_it) {
+            Some(place) => laid.orders.remove(place),
             None => {
                 let mut batch = self.batch();
                 let place = batch.orders.iter().position(is_it)?;
                 batch.orders.remove(place)?
             }
         };
-        let Order::Sign(generation, call) = order else { return None };
-        Some(Event::Returned { session, generation, call: call.id, result, started_ns, token_ns: 0 })
+        skipped(session, order)
     }
 
     fn batch(&self) -> MutexGuard<'_, Batch> {
@@ -171,4 +275,23 @@ impl Seat {
             ordered_ns => now_ns.saturating_sub(ordered_ns),
         }
     }
+}
+
+/// Wakes the thread once the lock is free, unless it is the one that speaks.
+fn wake(laid: MutexGuard<'_, Laid>) {
+    let thread = laid.thread.clone();
+    drop(laid);
+    if let Some(thread) = thread
+        && thread.id() != thread::current().id()
+    {
+        thread.unpark();
+    }
+}
+
+/// The answer to an order that is not begun, if Core waits for one: of a session that is given up it waits for its
+/// calls only.
+pub(super) fn skipped(session: SessionId, order: Order) -> Option<Event<Input>> {
+    let Order::Sign(generation, call) = order else { return None };
+    let result = CallResult::Skipped;
+    Some(Event::Returned { session, generation, call: call.id, result, started_ns: 0, token_ns: 0 })
 }

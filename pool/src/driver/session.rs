@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use segl_hsm::{Error, Fault, Input, Kind, Result, Retry, Rung, Session, Signature, Signed, Token, Verdict};
+use segl_hsm::{Error, Fault, Input, Kind, Result, Retry, Rung, Session, Signature, Signed, Verdict};
 
 use super::{Shared, seat::Order};
 use crate::{
@@ -11,17 +11,21 @@ use crate::{
     core::{Call, CallResult, Core, Event, Generation, SessionId},
 };
 
-/// Runs until the pool is left. The session lives and dies on this thread. What is done is told when all of a batch is,
-/// or when `tell_ns` have passed: nobody waits longer for the slow calls of others.
-pub(super) fn run(shared: &Shared, id: SessionId, token_index: u16, token: &dyn Token, spin_ns: u64, tell_ns: u64) {
+/// Runs until the pool is left, or the thread was given up as stuck and is back. The session lives and dies on this
+/// thread. What is done is told when all of a batch is, or when `tell_ns` have passed: nobody waits longer for the slow
+/// calls of others.
+pub(super) fn run(shared: &Shared, id: SessionId, tenure: u32) {
+    let (token_index, setup) = shared.crew.token(id);
+    let (token, spin_ns, tell_ns) = (&setup.token, shared.crew.spin_ns, shared.crew.tell_ns);
     let seat = &shared.seats[usize::from(id.0)];
+    seat.sit(tenure);
     let mut held: Option<Box<dyn Session>> = None;
     let mut signature = Signature::new();
     let mut answers = Vec::new();
-    while seat.take(shared.clock, spin_ns, &shared.leaving) {
+    while seat.take(tenure, shared.clock, spin_ns, &shared.leaving) {
         let mut batch = Batch { id, shared, spoilt: false, now_ns: shared.clock.now_ns() };
         let mut told_ns = batch.now_ns;
-        while let Some(order) = seat.next() {
+        while let Some(order) = seat.next(tenure) {
             let answer = match order {
                 Order::Sign(generation, call) => batch.call(present(&mut held), generation, call, &mut signature),
                 Order::Open(generation) => {
@@ -30,8 +34,14 @@ pub(super) fn run(shared: &Shared, id: SessionId, token_index: u16, token: &dyn 
                 }
                 Order::Login(generation) => {
                     let keys = guarded("login", Signed::No, || present(&mut held).login());
-                    // Before Core hears of it: whoever compares the keys does so before one of them signs.
-                    let result = keys.map(|keys| shared.observer.token_logged_in(token_index, keys));
+                    // Before Core hears of it: whoever compares the keys does so before one of them signs. What a
+                    // login found that was given up says nothing of the one that counts.
+                    let heard = |keys| {
+                        if seat.tenure() == tenure {
+                            shared.observer.token_logged_in(token_index, keys);
+                        }
+                    };
+                    let result = keys.map(heard);
                     Event::LoggedIn { session: id, generation, result }
                 }
                 Order::KeepAlive(generation) => {
@@ -49,19 +59,28 @@ pub(super) fn run(shared: &Shared, id: SessionId, token_index: u16, token: &dyn 
                     Event::Closed { session: id, generation }
                 }
             };
-            seat.answer(answer, batch.now_ns);
+            if let Err(late) = seat.answer(tenure, answer, batch.now_ns) {
+                shared.tell([late]);
+                break;
+            }
             if batch.now_ns - told_ns > tell_ns {
                 told_ns = batch.now_ns;
-                seat.collect(&mut answers);
+                seat.collect(tenure, &mut answers);
                 shared.tell(answers.drain(..));
                 batch.now_ns = shared.clock.now_ns();
             }
         }
-        seat.collect(&mut answers);
+        seat.collect(tenure, &mut answers);
         // Empty when others have taken it back or along.
         if !answers.is_empty() {
             shared.tell(answers.drain(..));
         }
+    }
+    if let Some(generation) = seat.resign(tenure) {
+        if let Some(session) = held.take() {
+            let _ = guarded("close", Signed::No, || session.close());
+        }
+        shared.tell([Event::Gone { session: id, generation }]);
     }
 }
 

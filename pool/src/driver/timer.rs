@@ -25,7 +25,12 @@ pub(super) fn run(shared: &Shared) {
         }
         let due_ns = heart.core.next_timeout_ns().unwrap_or(u64::MAX);
         if due_ns <= now_ns {
+            let stuck = heart.core.next_stuck_ns().is_some_and(|stuck_ns| stuck_ns <= now_ns);
             drop(heart);
+            if stuck {
+                // Who has done something and not told it is not stuck in that.
+                shared.tell_overdue(now_ns);
+            }
             shared.tell([Event::Timer]);
             heart = shared.lock();
             continue;

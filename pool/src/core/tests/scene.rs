@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use segl_hsm::Error;
+use segl_hsm::{Error, ModuleId};
 
 use super::{MS, SECOND};
 use crate::{
@@ -16,6 +16,11 @@ pub(super) struct Scene {
     pub(super) opens: VecDeque<(SessionId, Generation)>,
     pub(super) logins: VecDeque<(SessionId, Generation)>,
     pub(super) closes: VecDeque<(SessionId, Generation)>,
+    pub(super) reminders: VecDeque<(SessionId, Generation)>,
+    pub(super) reinitialises: VecDeque<(ModuleId, SessionId, Generation)>,
+    pub(super) replaced: VecDeque<(SessionId, Generation)>,
+    /// Tokens that came on probation and were not vouched for
+    pub(super) probations: VecDeque<u16>,
     /// Batches in the order they were handed out
     pub(super) batches: VecDeque<Batch>,
     pub(super) done: Vec<Completion>,
@@ -52,6 +57,10 @@ impl Scene {
             opens: VecDeque::new(),
             logins: VecDeque::new(),
             closes: VecDeque::new(),
+            reminders: VecDeque::new(),
+            reinitialises: VecDeque::new(),
+            replaced: VecDeque::new(),
+            probations: VecDeque::new(),
             batches: VecDeque::new(),
             done: Vec::new(),
             alarms: Vec::new(),
@@ -61,14 +70,31 @@ impl Scene {
         scene
     }
 
-    /// The same with all sessions open and logged in.
+    /// The same with all sessions open, logged in and vouched for.
     pub(super) fn ready(rules: Rules, sessions: &[u16]) -> Self {
         let mut scene = Scene::new(rules, sessions);
-        for token in 0..sessions.len() as u16 {
-            scene.step(Event::Join { token });
-        }
-        scene.answer_all_well();
+        scene.join_all();
         scene
+    }
+
+    /// All tokens are there, with all their sessions.
+    pub(super) fn join_all(&mut self) {
+        for token in 0..self.core.tokens() {
+            self.step(Event::Join { token });
+            self.answer_all_well();
+            self.open_all(token);
+        }
+    }
+
+    /// Opens what would be opened if very much waited.
+    pub(super) fn open_all(&mut self, token: u16) {
+        while self.core.fleet.has_room(token) {
+            let mut out = Vec::new();
+            self.core.fleet.open_for(self.now_ns, token, u32::MAX, &mut out);
+            assert!(!out.is_empty(), "there is room, and it may be used now");
+            self.obey(out);
+            self.answer_all_well();
+        }
     }
 
     pub(super) fn step(&mut self, event: Event<u64>) {
@@ -78,6 +104,10 @@ impl Scene {
     pub(super) fn step_all(&mut self, events: impl IntoIterator<Item = Event<u64>>) {
         let mut out = Vec::new();
         self.core.step_all(self.now_ns, events, &mut out);
+        self.obey(out);
+    }
+
+    fn obey(&mut self, out: Vec<Action<u64>>) {
         for action in out {
             match action {
                 Action::Open { session, generation } => self.opens.push_back((session, generation)),
@@ -92,10 +122,13 @@ impl Scene {
                     self.done.push(completion);
                 }
                 Action::TakeBack { session, generation, call } => self.taken_back.push((session, generation, call)),
+                Action::Alarm(Alarm::Probation { token }) => self.probations.push_back(token),
                 Action::Alarm(alarm) => self.alarms.push(alarm),
-                Action::KeepAlive { .. } | Action::Reinitialise { .. } | Action::Replace { .. } => {
-                    panic!("nobody decides on this yet")
+                Action::KeepAlive { session, generation } => self.reminders.push_back((session, generation)),
+                Action::Reinitialise { module, session, generation } => {
+                    self.reinitialises.push_back((module, session, generation));
                 }
+                Action::Replace { session, generation } => self.replaced.push_back((session, generation)),
             }
         }
     }
@@ -111,7 +144,7 @@ impl Scene {
         self.step(Event::Timer);
     }
 
-    /// Answers opens, logins and closes with success until there are none.
+    /// Answers opens, logins, reminders and closes with success, and vouches for who comes back, until there are none.
     pub(super) fn answer_all_well(&mut self) {
         loop {
             if let Some((session, generation)) = self.closes.pop_front() {
@@ -120,6 +153,12 @@ impl Scene {
                 self.step(Event::Opened { session, generation, result: Ok(()) });
             } else if let Some((session, generation)) = self.logins.pop_front() {
                 self.step(Event::LoggedIn { session, generation, result: Ok(()) });
+            } else if let Some((session, generation)) = self.reminders.pop_front() {
+                self.step(Event::KeptAlive { session, generation, result: Ok(()) });
+            } else if let Some((module, session, generation)) = self.reinitialises.pop_front() {
+                self.step(Event::Reinitialised { module, session, generation, result: Ok(()) });
+            } else if let Some(token) = self.probations.pop_front() {
+                self.step(Event::Vouch { token, ok: true });
             } else {
                 return;
             }

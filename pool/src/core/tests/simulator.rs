@@ -12,7 +12,7 @@ use segl_hsm::{Algorithm, Error, Fault, KeyId, Kind, Retry, Rung, Signed, Verdic
 use super::{MS, SECOND};
 use crate::{
     Class, Completion, Failure, Job, RouteId, Rules, TokenSet, Work,
-    core::{Action, Call, CallResult, Core, Event, Generation, SessionId, TokenSpec},
+    core::{Action, Alarm, Call, CallResult, Core, Event, Generation, SessionId, TokenSpec},
 };
 
 /// Splits one seed into many draws.
@@ -159,6 +159,7 @@ impl World {
         let known = |session: &SessionId| usize::from(session.0) < self.sessions.len();
         match event {
             Event::Opened { session, .. }
+            | Event::Reinitialised { session, .. }
             | Event::LoggedIn { session, .. }
             | Event::Closed { session, .. }
             | Event::Returned { session, .. }
@@ -171,7 +172,9 @@ impl World {
                     self.logged_in[usize::from(token)] = true;
                 }
             }
-            Event::Closed { session, generation } => self.answered(*session, *generation, false),
+            Event::Closed { session, generation } | Event::Reinitialised { session, generation, .. } => {
+                self.answered(*session, *generation, false);
+            }
             Event::Returned { session, generation, call, result, .. } => {
                 let watched = &mut self.sessions[usize::from(session.0)];
                 if watched.generation != *generation {
@@ -263,10 +266,24 @@ impl World {
                 }
             }
             Action::Complete { completion, input, .. } => self.completed(completion, input),
-            Action::Alarm(_) => {}
-            Action::KeepAlive { .. } | Action::Reinitialise { .. } | Action::Replace { .. } => {
-                panic!("nobody decides on this yet")
+            Action::Alarm(Alarm::Probation { token }) => {
+                let ok = !self.draw.percent(self.trouble);
+                self.later(slow_ns, vec![Event::Vouch { token, ok }]);
             }
+            Action::Alarm(_) => {}
+            Action::Reinitialise { module, session, generation } => {
+                assert!(
+                    self.sessions.iter().all(|watched| watched.place == Place::Closed),
+                    "nobody is inside the module"
+                );
+                let watched = &mut self.sessions[usize::from(session.0)];
+                assert!(generation > watched.generation, "generations rise");
+                watched.generation = generation;
+                watched.place = Place::Owes;
+                let result = self.outcome(true);
+                self.later(slow_ns, vec![Event::Reinitialised { module, session, generation, result }]);
+            }
+            Action::KeepAlive { .. } | Action::Replace { .. } => panic!("nothing is idle or stuck for so long"),
         }
     }
 
@@ -355,7 +372,7 @@ impl World {
     fn check_between(&mut self) {
         for token in 0..self.logged_in.len() as u16 {
             if self.core.fleet.has_idle(token) {
-                assert!(self.core.fleet.hopeful(token), "token {token} signs and is taken to be away");
+                assert!(self.core.fleet.hopeful(token, true), "token {token} signs and is taken to be away");
             }
         }
         let negligent = self.core.negligent_token(self.now_ns);

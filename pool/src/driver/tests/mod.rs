@@ -249,7 +249,7 @@ fn a_login_is_heard_of_before_anything_is_signed() {
 #[test]
 fn stopping_closes_all_sessions_and_answers_who_waits() {
     let stage = Stage::new(&[1, 3]);
-    stage.scripts[1].wait(|told| told.opened == 3);
+    stage.scripts[1].wait(|told| told.logins == 1);
     stage.occupy_token_0();
     let (pool, script) = (&stage.pool, stage.script());
     let stopped = thread::scope(|scope| {
@@ -367,7 +367,7 @@ fn every_thread_is_introduced_by_its_role_and_carries_a_name() {
         (ThreadRole::Timer, "segl-timer".to_owned()),
     ];
     assert_eq!(names, expected);
-    assert_eq!(super::session_thread_name("a-long-name-of-a-token", 123), "segl-s-a-lo-123");
+    assert_eq!(super::crew::session_thread_name("a-long-name-of-a-token", 123), "segl-s-a-lo-123");
 }
 
 #[test]
@@ -384,7 +384,6 @@ fn a_thread_inside_a_token_does_not_count_as_behind() {
 #[test]
 fn the_snapshot_counts_what_there_is() {
     let stage = Stage::new(&[2]);
-    stage.script().wait(|told| told.opened == 2);
     stage.occupy(0);
     stage.pool.set_routes(&[]);
     let snapshot = stage.pool.snapshot();

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Condvar, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
@@ -213,17 +213,40 @@ impl TestInbox {
     }
 }
 
-/// An observer that keeps what it hears, each as one word.
+/// An observer that keeps what it hears, each as one word, and vouches for whoever comes on probation.
 #[derive(Debug, Default)]
 pub(super) struct TestObserver {
     heard: Mutex<Vec<&'static str>>,
     news: Condvar,
+    guarantor: Mutex<Guarantor>,
+}
+
+#[derive(Debug, Default)]
+struct Guarantor {
+    pool: Weak<Pool>,
+    /// Tokens that came before the pool was known
+    early: Vec<u16>,
+    /// It vouches for nobody
+    mute: bool,
 }
 
 impl TestObserver {
     fn hear(&self, what: &'static str) {
         self.heard.lock().unwrap().push(what);
         self.news.notify_all();
+    }
+
+    fn vouch_in(&self, pool: &Arc<Pool>) {
+        let mut guarantor = self.guarantor.lock().unwrap();
+        guarantor.pool = Arc::downgrade(pool);
+        let early = std::mem::take(&mut guarantor.early);
+        drop(guarantor);
+        early.into_iter().for_each(|token| pool.vouch(token, true));
+    }
+
+    /// Vouches for nobody from now on.
+    pub(super) fn mute(&self) {
+        self.guarantor.lock().unwrap().mute = true;
     }
 
     pub(super) fn heard(&self) -> Vec<&'static str> {
@@ -252,6 +275,23 @@ impl Observer for TestObserver {
         self.hear(match alarm {
             Alarm::TokenAway { .. } => "away",
             Alarm::TokenBack { .. } => "back",
+            Alarm::Stuck { replaced: true, .. } => "stuck and replaced",
+            Alarm::Stuck { replaced: false, .. } => "stuck",
+            Alarm::Discarded { signed: true, .. } => "signed too late",
+            Alarm::Discarded { signed: false, .. } => "failed too late",
+            Alarm::ModuleReinitialised { .. } => "module initialised",
+            Alarm::ModuleWedged { .. } => "module wedged",
+            Alarm::Probation { token } => {
+                let mut guarantor = self.guarantor.lock().unwrap();
+                if guarantor.mute {
+                    "probation"
+                } else if let Some(pool) = guarantor.pool.upgrade() {
+                    drop(guarantor);
+                    return pool.vouch(*token, true);
+                } else {
+                    return guarantor.early.push(*token);
+                }
+            }
             _ => "something else",
         });
     }
@@ -259,7 +299,7 @@ impl Observer for TestObserver {
 
 /// A pool with its surroundings.
 pub(super) struct Stage {
-    pub(super) pool: Pool,
+    pub(super) pool: Arc<Pool>,
     pub(super) scripts: Vec<Arc<Script>>,
     pub(super) inboxes: Vec<Arc<TestInbox>>,
     pub(super) observer: Arc<TestObserver>,
@@ -287,7 +327,8 @@ impl Stage {
         let inboxes: Vec<Arc<TestInbox>> = vec![Arc::default(), Arc::default()];
         let observer = Arc::new(TestObserver::default());
         let dyn_inboxes = inboxes.iter().map(|inbox| inbox.clone() as Arc<dyn Inbox>).collect();
-        let pool = Pool::start(config, tokens.collect(), dyn_inboxes, observer.clone()).unwrap();
+        let pool = Arc::new(Pool::start(config, tokens.collect(), dyn_inboxes, observer.clone()).unwrap());
+        observer.vouch_in(&pool);
         pool.set_routes(&[(0..sessions.len() as u16).collect()]);
         Stage { pool, scripts, inboxes, observer }
     }
@@ -338,6 +379,10 @@ impl Stage {
         let tokens = vec![TokenSetup::new(Arc::new(token), 1)];
         let pool = Pool::start(Config::default(), tokens, vec![inbox], self.observer.clone()).unwrap();
         pool.set_routes(&[TokenSet::only(0)]);
+        while !pool.route_usable(RouteId(0)) {
+            pool.vouch(0, true);
+            thread::yield_now();
+        }
         pool
     }
 
