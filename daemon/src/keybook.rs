@@ -64,6 +64,15 @@ pub(crate) enum Holding {
     Failed(String),
     /// What the token holds can not be used, and why; only another report changes that
     Unfit(String),
+    /// The token holds another public key than the others under the same name, and nothing says which is right
+    Stranger(String),
+}
+
+impl Holding {
+    /// Whether only another report can change that it is not used.
+    pub(crate) fn is_unfit(&self) -> bool {
+        matches!(self, Holding::Unfit(_) | Holding::Stranger(_))
+    }
 }
 
 /// Whether a key can be used.
@@ -113,7 +122,19 @@ impl KeyBook {
         }
         self.enforce_purposes(&cards);
         let held = reported.into_iter().map(|(card, _)| card);
-        held.filter(|card| !matches!(card.holding(token), None | Some(Holding::Unfit(_)))).cloned().collect()
+        held.filter(|card| card.holding(token).is_some_and(|holding| !holding.is_unfit())).cloned().collect()
+    }
+
+    /// Keys of which this token, or any, holds another one than those before it: name and what is wrong.
+    pub(crate) fn strangers(&self, token: Option<u16>) -> Vec<String> {
+        let stranger = |card: &Arc<KeyCard>| {
+            let mut holdings = card.holdings().into_iter().filter(|(at, _)| token.is_none_or(|token| *at == token));
+            holdings.find_map(|(_, holding)| match holding {
+                Holding::Stranger(why) => Some(format!("key {}: {why}", card.entry.name)),
+                _ => None,
+            })
+        };
+        self.cards().iter().filter_map(stranger).collect()
     }
 
     /// One public key under two purposes would make each a way around the other's checks: neither is used.
@@ -199,7 +220,7 @@ impl KeyCard {
     }
 
     fn why_nowhere(&self) -> Readiness {
-        let bad = |(_, holding): &(u16, Holding)| matches!(holding, Holding::Failed(_) | Holding::Unfit(_));
+        let bad = |(_, holding): &(u16, Holding)| matches!(holding, Holding::Failed(_)) || holding.is_unfit();
         if self.holdings().iter().any(bad) { Readiness::Faulty } else { Readiness::Unavailable }
     }
 
@@ -215,10 +236,18 @@ impl KeyCard {
 
     /// Takes in one token's report.
     fn reported(&self, token: u16, report: &KeyReport) {
-        let info = match self.acceptable(report) {
+        let info = match acceptable(&self.entry, report) {
             Ok(info) => info,
             Err(why) => return self.set(token, Holding::Unfit(why)),
         };
+        if let Some(shown) = self.shown().filter(|shown| shown.info.spki_der != info.spki_der) {
+            let [theirs, first] = [spki_sha256(&info.spki_der), shown.spki_sha256]
+                .map(|sha256| sha256[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            let why = format!(
+                "this token holds another public key ({theirs}…) under the same name than the one seen before ({first}…)"
+            );
+            return self.set(token, Holding::Stranger(why));
+        }
         if self.shown().is_none() {
             let spki_sha256 = spki_sha256(&info.spki_der);
             self.shown.store(Some(Arc::new(Shown { info: info.clone(), spki_sha256 })));
@@ -231,18 +260,9 @@ impl KeyCard {
 
     /// A self-test ended. What has become unfit meanwhile stays so.
     pub(crate) fn tested(&self, token: u16, outcome: Result<(), String>) {
-        if !matches!(self.holding(token), Some(Holding::Unfit(_))) {
+        if !self.holding(token).is_some_and(|holding| holding.is_unfit()) {
             self.set(token, outcome.map_or_else(Holding::Failed, |()| Holding::Passed(clock::unix_s())));
         }
-    }
-
-    /// What the token holds, or why it is not to be used.
-    fn acceptable<'a>(&self, report: &'a KeyReport) -> Result<&'a KeyInfo, String> {
-        let info = acceptable(&self.entry, report)?;
-        if self.shown().is_some_and(|shown| shown.info.spki_der != info.spki_der) {
-            return Err("this token holds another public key under the same name than the one seen before".into());
-        }
-        Ok(info)
     }
 
     fn refuse_everywhere(&self, why: &str) {
@@ -347,9 +367,24 @@ mod tests {
         pass(&book, 1, 0);
         assert!(book.reported(0, &[holds(1, b"another")]).is_empty(), "there is nothing to test");
         assert!(!is_usable(&book, 1));
+        assert_eq!(book.strangers(Some(0)).len(), 1);
+        assert!(book.strangers(Some(1)).is_empty());
         // A test that was under way meanwhile changes nothing.
         pass(&book, 1, 0);
         assert!(book.card(KeyId(1)).unwrap().fit_tokens().is_empty());
+    }
+
+    #[test]
+    fn two_tokens_with_different_keys_under_one_name_are_told_of() {
+        let book = book(&[entry(1, Purpose::Digest)]);
+        book.reported(0, &[holds(1, b"one")]);
+        assert!(book.strangers(None).is_empty());
+        book.reported(1, &[holds(1, b"another")]);
+        let told = book.strangers(None);
+        assert!(told.len() == 1 && told[0].starts_with("key key-1: "), "{told:?}");
+        // The token that was right all along is restored from its own backup.
+        book.reported(1, &[holds(1, b"one")]);
+        assert!(book.strangers(None).is_empty());
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub(crate) const DISCARDED: &str = "segl_late_answers_total";
 /// Of one kind of trouble with one token this much is said: what follows within ten seconds is the same storm.
 const STORM_NS: u64 = 10_000_000_000;
 
+/// A token holds another key than the others under the same name.
+const ANOTHER_KEY: &str = "another-key";
+
 /// Hears the pool's news and passes on to the keeper what it needs.
 pub(crate) struct News {
     events: Sender<Event>,
@@ -73,6 +76,10 @@ impl Observer for News {
     fn token_logged_in(&self, token: u16, reports: Vec<KeyReport>) {
         let to_test = self.keys.reported(token, &reports);
         let keys = reports.len();
+        for stranger in self.keys.strangers(Some(token)) {
+            counter!(ALARMS, "token" => self.name(token), "kind" => ANOTHER_KEY).increment(1);
+            self.say(token, &Words::new(ANOTHER_KEY, Weight::Error, stranger));
+        }
         self.send(Event::LoggedIn { token, reports, to_test });
         self.say(token, &Words::new("logged-in", Weight::Info, format!("logged in; {keys} keys looked up")));
     }

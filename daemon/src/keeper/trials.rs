@@ -172,9 +172,7 @@ impl Trials {
             Event::Probation(token) => {
                 if !self.trials.contains_key(&token) {
                     let held = |card: &Arc<KeyCard>| {
-                        card.holdings()
-                            .iter()
-                            .any(|(at, holding)| *at == token && !matches!(holding, Holding::Unfit(_)))
+                        card.holdings().iter().any(|(at, holding)| *at == token && !holding.is_unfit())
                     };
                     let cards = self.shared.keys.cards().into_iter().filter(held).collect();
                     self.try_token(token, cards);
@@ -228,7 +226,7 @@ impl Trials {
         let is_due = |holding: &Holding| match holding {
             Holding::Untested | Holding::Failed(_) => true,
             Holding::Passed(at_s) => now_s - at_s >= TEST_EVERY_S,
-            Holding::Unfit(_) => false,
+            Holding::Unfit(_) | Holding::Stranger(_) => false,
         };
         let tested = |id, token| self.under_way.values().any(|test| test.card.entry.id == id && test.token == token);
         let all = self.shared.keys.cards().into_iter().flat_map(held);

@@ -72,6 +72,12 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
     });
     let keeper = keeper.start(shared.clone(), tests_inbox).map_err(system("the keeper's thread"))?;
     await_tokens(&shared, &keeper);
+    // Which of them is right nobody here can say, and to sign with the wrong one is worse than not to begin. A token
+    // that shows itself later is not used for such a key, and alarms.
+    match shared.keys.strangers(None) {
+        strangers if strangers.is_empty() => {}
+        strangers => return Err(RunError::KeysDiffer(strangers.join("; "))),
+    }
     Ok(Assembly { shared, inboxes, keeper, registry, tokens })
 }
 

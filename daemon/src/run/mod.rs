@@ -63,6 +63,9 @@ pub(crate) enum RunError {
         /// What is wrong
         error: segl_hsm::Error,
     },
+    /// Tokens that should hold the same key do not
+    #[error("{0}: tokens of one key must hold the same one; compare them, or give the key its `certificate`")]
+    KeysDiffer(String),
     /// The journal
     #[error(transparent)]
     Journal(#[from] segl_audit::OpenError),

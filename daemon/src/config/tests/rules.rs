@@ -6,7 +6,7 @@ use segl_hsm::{Algorithm, pkcs11::PinSource};
 use segl_wire::Class;
 
 use super::{MINIMAL, Site, Surroundings, minimal_and};
-use crate::config::{Operation, San, SelfTest, TokenKind};
+use crate::config::{Operation, San, SelfTest, TokenKind, Verify};
 
 /// Everything said, which has to be one thing.
 #[track_caller]
@@ -194,4 +194,113 @@ fn metrics_beyond_this_host_are_warned_of() {
     let site = Site::new();
     let (config, findings) = site.read(&minimal_and("[admin]\naddress = \"0.0.0.0:9464\"\n"));
     assert!(config.is_some() && findings.to_string().contains("warning: metrics and key states"), "{findings}");
+}
+
+/// A key for assertions and one for JWS, granted with these lines below.
+fn documents(assertion: &str, jws: &str) -> String {
+    let text = MINIMAL.replace(
+        "generate = [",
+        "generate = [{ file = \"login.pem\", type = \"ec-p256\" }, { file = \"tokens.pem\", type = \"ec-p256\" }, ",
+    );
+    let key = |name: &str, purpose: &str| {
+        format!(
+            "[[key]]\nname = \"{name}\"\npurpose = \"{purpose}\"\ntokens = [\"keys\"]\nfile = \"{name}.pem\"\n\
+             algorithms = [\"ecdsa-p256-sha256\"]\n"
+        )
+    };
+    let keys = key("login", "assertion") + &key("tokens", "jws");
+    let text = text.replacen("[[tenant]]", &format!("{keys}[[tenant]]"), 1);
+    format!("{text}[[tenant.grant]]\nkey = \"login\"\n{assertion}\n[[tenant.grant]]\nkey = \"tokens\"\n{jws}\n")
+}
+
+const ASSERTION: &str = "[tenant.grant.assertion]\nissuers = [\"https://idp.example\"]\naudiences = [\"urn:dk:sp:*\"]\n\
+                         validity_max = \"1h\"\nname_id_formats = [\"persistent\"]\n";
+const JWS: &str = "[tenant.grant.jws]\nissuers = [\"https://idp.example\"]\nlifetime_max = \"10m\"\n";
+
+#[test]
+fn a_grant_to_sign_documents_says_which_and_takes_its_operation_from_the_key() {
+    let site = Site::new();
+    let config = site.config(&documents(ASSERTION, JWS));
+    let [_, login, tokens] = config.tenants[0].grants.as_slice() else { panic!("{:?}", config.tenants) };
+    assert_eq!((&*login.operations, &*tokens.operations), (&[Operation::SignAssertion][..], &[Operation::SignJws][..]));
+    let rules = login.assertion.as_deref().unwrap();
+    assert_eq!((rules.validity_max_s, rules.clock_distance_max_s, rules.profile), (3600, 30, None));
+    assert!(rules.audiences[0].matches("urn:dk:sp:borger"));
+    assert_eq!(tokens.jws.as_deref().unwrap().lifetime_max_s, 600);
+}
+
+#[test]
+fn a_grant_to_sign_documents_that_does_not_say_which_is_refused() {
+    let site = Site::new();
+    only(&site, &documents("", JWS), "\"sign-assertion\" is granted without [tenant.grant.assertion]");
+    only(&site, &documents(ASSERTION, ""), "\"sign-jws\" is granted without [tenant.grant.jws]");
+    only(&site, &documents(&format!("{ASSERTION}{JWS}"), JWS), "says nothing without the operation \"sign-jws\"");
+    only(&site, &documents(ASSERTION, "[tenant.grant.jws]\nissuers = [\"i\"]\n"), "has no `lifetime_max`");
+}
+
+#[test]
+fn what_a_grant_says_of_documents_is_checked_to_the_letter() {
+    let site = Site::new();
+    let assertion = |more: &str| documents(&format!("{ASSERTION}{more}\n"), JWS);
+    only(&site, &assertion("recipients = [\"https://*\"]"), "a `*` stands");
+    only(&site, &assertion("profile = \"oiosaml2\""), "did you mean \"oiosaml3\"?");
+    only(&site, &assertion("assurance_level = [\"High\"]"), "did you mean `assurance_levels`?");
+    only(&site, &assertion("session_max = \"2000h\""), "must be a duration");
+    let jws = |more: &str| documents(ASSERTION, &format!("{JWS}{more}\n"));
+    only(&site, &jws("header_parameters = [\"jku\"]"), "no header parameter that a caller may send");
+    only(&site, &jws("claims = [{ name = \"acr\" }, { name = \"acr\" }]"), "a rule for the claim \"acr\" already");
+    only(&site, &jws("no_token = true").replace("lifetime_max = \"10m\"\n", ""), "with `no_token` the payload has no");
+}
+
+/// The shortest configuration, with this at the end of its token's section.
+fn token_with(settings: &str) -> String {
+    MINIMAL.replace("kind = \"embedded\"", &format!("kind = \"embedded\"\n{settings}"))
+}
+
+#[test]
+fn a_token_of_another_site_is_not_preferred_and_a_site_nobody_compares_with_is_refused() {
+    let site = Site::new();
+    let at = |host: &str, token: &str| token_with(token) + host;
+    assert!(site.config(MINIMAL).tokens[0].preferred);
+    assert!(site.config(&at("[host]\nsite = \"A\"\n", "site = \"A\"")).tokens[0].preferred);
+    assert!(site.config(&at("[host]\nsite = \"A\"\n", "")).tokens[0].preferred, "it says nothing of its site");
+    let (config, findings) = site.read(&at("[host]\nsite = \"A\"\n", "site = \"B\""));
+    assert!(!config.unwrap().tokens[0].preferred && findings.to_string().contains("none is preferred"), "{findings}");
+    only(&site, &at("", "site = \"B\""), "nothing could be nearer than anything");
+    only(&site, &at("[host]\nsite = \"A B\"\n", ""), "a name of 1 to 64 letters");
+}
+
+#[test]
+fn a_call_is_given_up_within_a_request_s_time() {
+    let site = Site::new();
+    assert_eq!(site.config(MINIMAL).tokens[0].stuck_after.as_secs(), 5);
+    let (config, findings) = site.read(&token_with("stuck_after = \"30s\""));
+    assert!(config.is_some() && findings.to_string().contains("never tried elsewhere"), "{findings}");
+    only(&site, &token_with("stuck_after = \"900ms\""), "stuck_after");
+    only(&site, &token_with("keep_alive = \"5s\""), "has no setting `keep_alive`");
+}
+
+#[test]
+fn signatures_are_verified_as_the_purpose_says_unless_the_key_says_otherwise() {
+    let site = Site::new();
+    let key = |setting: &str| MINIMAL.replace("purpose = \"digest\"", &format!("purpose = \"digest\"\n{setting}"));
+    assert_eq!(site.config(MINIMAL).keys[0].verify, Verify::Sample);
+    assert_eq!(site.config(&key("verify = \"off\"")).keys[0].verify, Verify::Off);
+    only(&site, &key("verify = \"sometimes\""), "verify");
+    let ca = minimal_and(
+        "[[key]]\nname = \"ca\"\npurpose = \"certificate\"\ntokens = [\"keys\"]\nfile = \"ca.pem\"\n\
+         algorithms = [\"ecdsa-p256-sha256\"]\n",
+    )
+    .replace("generate = [", "generate = [{ file = \"ca.pem\", type = \"ec-p256\" }, ");
+    let (config, findings) = site.read(&ca);
+    assert_eq!(config.unwrap_or_else(|| panic!("{findings}")).keys[1].verify, Verify::Always);
+}
+
+#[test]
+fn rules_a_pool_can_not_go_by_are_refused() {
+    let site = Site::new();
+    let pool = |text: &str| minimal_and(&format!("[pool]\n{text}"));
+    only(&site, &pool("signature_one_in = 2\nbulk_one_in = 2\n"), "logins would starve");
+    only(&site, &pool("retries_max = 4\n"), "retries_max");
+    only(&site, &pool("retry_budget_percent = 101\n"), "retry_budget_percent");
 }
