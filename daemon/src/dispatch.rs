@@ -1,5 +1,7 @@
 //! Frames to requests: decode, limits, policy, order. Every refusal is an answer to its own request.
 
+mod documents;
+
 use std::{
     cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -9,8 +11,8 @@ use std::{
 
 use segl_hsm::{KeyId, KeyType};
 use segl_wire::{
-    Cancel, Code, Error, GoAway, GoAwayReason, Header, Key, KeyState, Keys, Kind, ListKeys, Message, Meta, Payload,
-    Ping, Sign, SignBatch,
+    Cancel, Code, Context, Error, Form, GoAway, GoAwayReason, Header, Key, KeyState, Keys, Kind, ListKeys, Message,
+    Meta, Payload, Ping, Sign, SignBatch, SignedState,
 };
 
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
     config::Operation,
     connection::{Client, Connection, Phase},
     keybook::{Readiness, Shown},
-    policy::{self, GrantView, Permit},
+    policy::{self, Authorised, Denied, GrantView, Permit, Unsigned},
     reactor::{Answers, Batch, Reactor, Reply, Request},
     refusal,
     signing::{Circumstances, Place},
@@ -30,7 +32,7 @@ use crate::{
 pub(crate) fn dispatch(reactor: &Rc<Reactor>, connection: &Rc<Connection>, header: Header, body: &[u8]) {
     let taken = catch_unwind(AssertUnwindSafe(|| take(reactor, connection, header, body)));
     if taken.is_err() {
-        let error = Error::of(Code::Internal, "segld made a mistake with this request; its log says more");
+        let error = mistake().signed(SignedState::Unknown);
         refuse(reactor, connection, header.id, "unknown", error);
     }
 }
@@ -80,6 +82,9 @@ fn request(reactor: &Rc<Reactor>, connection: &Rc<Connection>, kind: Option<Kind
         Some(Kind::ListKeys) => ("list-keys", asked.list_keys()),
         Some(Kind::Sign) => ("sign", asked.sign()),
         Some(Kind::SignBatch) => ("sign-batch", asked.sign_batch()),
+        Some(Kind::SignAssertion) => ("sign-assertion", asked.sign_assertion()),
+        Some(Kind::SignAssertionBatch) => ("sign-assertion-batch", asked.sign_assertion_batch()),
+        Some(Kind::SignJws) => ("sign-jws", asked.sign_jws()),
         _ => ("unknown", Err(Error::of(Code::UnknownType, "no request of this type is known here"))),
     };
     if let Err(error) = answered {
@@ -123,44 +128,50 @@ impl<'a> Asked<'a> {
 
     fn sign(&self) -> Refusable {
         let Sign { meta, key, algorithm, payload, encoding, timings } = self.read()?;
-        let common = self.common(&meta, &key, &algorithm, Answers { encoding, timings })?;
-        let weight = weight(&payload);
-        common.admit(1, weight)?;
-        common.order(&payload, weight, None, Reply::Single { id: self.id }).inspect_err(|_| {
-            self.connection.gave_up(1);
-            self.client.load.gave_back(weight);
-        })
+        let common =
+            self.common(Operation::Sign, &meta, &key, &algorithm, Answers { encoding, form: Form::Document, timings })?;
+        let weight = payload_weight(&payload);
+        common.one(weight, || Ok((common.permit.sign(&payload)?, None)))
     }
 
     fn sign_batch(&self) -> Refusable {
         let SignBatch { meta, key, algorithm, encoding, timings, items } = self.read()?;
-        let common = self.common(&meta, &key, &algorithm, Answers { encoding, timings })?;
-        let weights: u32 = items.iter().map(|item| weight(&item.payload)).sum();
+        let common =
+            self.common(Operation::Sign, &meta, &key, &algorithm, Answers { encoding, form: Form::Document, timings })?;
+        let weights: u32 = items.iter().map(|item| payload_weight(&item.payload)).sum();
         common.admit(u32::try_from(items.len()).unwrap_or(u32::MAX), weights)?;
-        let batch = Rc::new(RefCell::new(Batch::new(self.id, items.len())));
+        let batch = Rc::new(RefCell::new(Batch::new(self.id, Kind::SignedBatch, items.len())));
         for (index, item) in items.iter().enumerate() {
-            let reply = Reply::Item { batch: batch.clone(), index };
-            let weight = weight(&item.payload);
-            if let Err(error) = common.order(&item.payload, weight, item.reference.as_deref(), reply) {
-                self.reactor.meters().refused(Some(&self.client.tenant), "sign-batch", error.code);
-                self.client.load.gave_back(weight);
-                self.reactor.item_done(self.connection, &batch, index, Err(error));
-            }
+            let particulars = Particulars {
+                weight: payload_weight(&item.payload),
+                context: &meta.context,
+                reference: item.reference.as_deref(),
+                reply: Reply::Item { batch: batch.clone(), index },
+            };
+            let ordered = common.order(particulars, || Ok((common.permit.sign(&item.payload)?, None)));
+            common.item_refused(&batch, index, payload_weight(&item.payload), "sign-batch", ordered);
         }
         Ok(())
     }
 
     /// What the policy and the key's state say to all signatures of a request.
-    fn common<'c>(&'c self, meta: &'c Meta<'c>, key: &str, algorithm: &str, answers: Answers) -> Refusable<Common<'c>> {
-        let permit = self.permit(meta, key, algorithm)?;
+    fn common<'c>(
+        &'c self,
+        operation: Operation,
+        meta: &'c Meta<'c>,
+        key: &str,
+        algorithm: &str,
+        answers: Answers,
+    ) -> Refusable<Common<'c>> {
+        let permit = self.permit(operation, meta, key, algorithm)?;
         let place = place(self.reactor, permit.key().id)?;
         let deadline_ns = deadline_ns(self.reactor, meta)?;
         let Asked { reactor, connection, client, id, .. } = *self;
         Ok(Common { reactor, connection, client, id, meta, answers, permit, place, deadline_ns })
     }
 
-    fn permit(&self, meta: &Meta<'_>, key: &str, algorithm: &str) -> Refusable<Permit> {
-        let (operation, now_unix_s) = (Operation::Sign, clock::unix_s());
+    fn permit(&self, operation: Operation, meta: &Meta<'_>, key: &str, algorithm: &str) -> Refusable<Permit> {
+        let now_unix_s = clock::unix_s();
         let request = policy::Request { operation, key, algorithm, class: meta.class, now_unix_s };
         self.snapshot.policy.permit(&self.client.tenant, &request).map_err(|denied| {
             self.reactor.record_denial(self.client, operation, key, &denied);
@@ -200,13 +211,30 @@ struct Common<'a> {
     deadline_ns: u64,
 }
 
-/// What a signature counts in its tenant's limit: one, and a message one for each 4 KiB, since it waits in memory.
-fn weight(payload: &Payload<'_>) -> u32 {
+/// What a signature counts in its tenant's limit: one, and for what waits in memory one for each 4 KiB.
+fn weight(waiting: usize) -> u32 {
+    u32::try_from(waiting.div_ceil(4096)).unwrap_or(u32::MAX).max(1)
+}
+
+fn payload_weight(payload: &Payload<'_>) -> u32 {
     match payload {
         Payload::Digest(_) => 1,
-        Payload::Message(message) => u32::try_from(message.len().div_ceil(4096)).unwrap_or(u32::MAX).max(1),
+        Payload::Message(message) => weight(message.len()),
     }
 }
+
+/// What one signature of a request has of its own.
+struct Particulars<'a> {
+    /// What it counts in its tenant's limit
+    weight: u32,
+    context: &'a Context<'a>,
+    /// In place of the context's
+    reference: Option<&'a str>,
+    reply: Reply,
+}
+
+/// What may be signed, and the document that waits for the signature.
+type Prepared = (Authorised, Option<Unsigned>);
 
 fn place(reactor: &Reactor, key: KeyId) -> Refusable<Place> {
     match reactor.keys().card(key).map(|card| card.readiness()) {
@@ -252,14 +280,48 @@ impl Common<'_> {
         Ok(())
     }
 
-    /// Authorises one signature, records the intent and queues the job.
-    fn order(&self, payload: &Payload<'_>, weight: u32, reference: Option<&str>, reply: Reply) -> Refusable {
-        let order = self.permit.sign(payload).map_err(|denied| refusal::denied(&denied))?;
+    /// A request for one signature, from its admission on.
+    fn one(&self, weight: u32, prepare: impl FnOnce() -> Result<Prepared, Denied>) -> Refusable {
+        self.admit(1, weight)?;
+        let reply = Reply::Single { id: self.id };
+        let ordered = self.order(Particulars { weight, context: &self.meta.context, reference: None, reply }, prepare);
+        ordered.inspect_err(|_| {
+            self.connection.gave_up(1);
+            self.client.load.gave_back(weight);
+        })
+    }
+
+    /// Gives back what a batch's item has taken when it was not ordered, and answers it.
+    fn item_refused(
+        &self,
+        batch: &RefCell<Batch>,
+        index: usize,
+        weight: u32,
+        operation: &'static str,
+        ordered: Refusable,
+    ) {
+        let Err(error) = ordered else { return };
+        self.reactor.meters().refused(Some(&self.client.tenant), operation, error.code);
+        self.client.load.gave_back(weight);
+        batch.borrow_mut().item_done(self.connection, index, Err(error));
+    }
+
+    /// Authorises one signature, records the intent and queues the job. A panic on the way, which would be a bug of
+    /// ours in what looks into documents, costs that signature only.
+    fn order(&self, of: Particulars<'_>, prepare: impl FnOnce() -> Result<Prepared, Denied>) -> Refusable {
+        let prepared = catch_unwind(AssertUnwindSafe(prepare)).map_err(|_| mistake())?;
+        let (order, unsigned) = prepared.map_err(|denied| {
+            if let Denied::Document(_) = &denied {
+                let (operation, key) = (self.permit.operation(), &self.permit.key().name);
+                self.reactor.record_denial(self.client, operation, key, &denied);
+            }
+            refusal::denied(&denied)
+        })?;
         let circumstances = Circumstances {
             client: &self.client.name,
             peer: Some(&self.connection.peer_name),
-            context: &self.meta.context,
-            reference,
+            context: of.context,
+            reference: of.reference,
             request_id: self.id,
             connection_id: self.connection.id,
         };
@@ -267,9 +329,11 @@ impl Common<'_> {
             connection: self.connection.clone(),
             tenant: self.client.tenant.clone(),
             load: self.client.load.clone(),
-            weight,
-            reply,
+            weight: of.weight,
+            reply: of.reply,
             answers: self.answers,
+            unsigned,
+            operation: self.permit.operation(),
             algorithm: self.permit.algorithm(),
             intent: 0,
             began_ns: self.reactor.now_ns(),
@@ -277,4 +341,8 @@ impl Common<'_> {
         };
         self.reactor.order(order, self.place, &circumstances, request).map_err(|refused| refusal::unrecorded(&refused))
     }
+}
+
+fn mistake() -> Error<'static> {
+    Error::of(Code::Internal, "segld made a mistake with this request; its log says more").signed(SignedState::No)
 }

@@ -4,9 +4,10 @@ use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use metrics::{Counter, counter};
 use segl_pool::Completion;
-use segl_wire::{Code, Error, Signed};
+use segl_wire::Code;
 
 use crate::{
+    config::Operation,
     histogram::TimeHistogram,
     policy::{Tenant, TenantId},
 };
@@ -62,9 +63,9 @@ impl ReactorMeters {
     }
 
     /// A signature's answer, good or bad.
-    pub(crate) fn done(&self, tenant: &Tenant, answer: &Result<Signed<'_>, Error<'_>>, took_ns: u64) {
+    pub(crate) fn done(&self, tenant: &Tenant, operation: Operation, outcome: Result<(), Code>, took_ns: u64) {
         self.times.total.record_ns(took_ns);
-        self.count(Some(tenant), "sign", answer.as_ref().map_or_else(|error| error.code.name(), |_| "ok"));
+        self.count(Some(tenant), operation.name(), outcome.map_or_else(Code::name, |()| "ok"));
     }
 
     /// A request answered without the pool.

@@ -7,6 +7,7 @@ mod files;
 mod findings;
 mod inventory;
 mod quantity;
+mod read_documents;
 mod read_keys;
 mod read_settings;
 mod read_tenants;
@@ -31,7 +32,7 @@ use self::{files::Files, findings::Collector, reader::Section, syntax::Source};
 
 pub use self::{
     findings::{Finding, Findings, Severity},
-    inventory::{Client, Generate, Grant, Key, Operation, Purpose, San, SelfTest, Tenant, Token, TokenKind},
+    inventory::{Client, Generate, Grant, Key, Operation, Purpose, San, SelfTest, Tenant, Token, TokenKind, Verify},
     settings::{Admin, Audit, FromFile, Host, Io, Limits, Listen, Log, LogFormat, LogLevel, Pool, Reactor, Tls},
 };
 
@@ -179,7 +180,7 @@ fn read_root(root: &Section<'_>, files: &Files<'_>, text: &str) -> Option<Config
     let audit = read_settings::audit(root.section("audit"), files);
     let admin = read_settings::admin(root.section("admin"), &listen);
     let log = read_settings::log(root.section("log"));
-    let tokens = read_tokens::tokens(root.sections("token", "[[token]]"), files);
+    let tokens = read_tokens::tokens(root.sections("token", "[[token]]"), &host, &limits, files);
     let keys = read_keys::keys(root.sections("key", "[[key]]"), &tokens, files);
     let tenants = read_tenants::tenants(root.sections("tenant", "[[tenant]]"), &keys, &limits, files.collector());
     Some(Config {

@@ -5,6 +5,7 @@ use segl_wire::Class;
 use super::{
     Client, Grant, Key, Limits, Operation, Purpose, San, Tenant,
     findings::Collector,
+    read_documents,
     read_tokens::name,
     reader::{At, Section, Value, nearest},
 };
@@ -165,8 +166,11 @@ fn grant(section: &Section<'_>, earlier: &[At<Grant>], keys: &[At<Key>]) -> Opti
         None => CLASSES.map(|(_, class)| class).to_vec(),
         Some(given) => given.into_iter().map(|class| class.value).collect(),
     };
+    let assertion = read_documents::assertion(section, &operations, name.as_ref());
+    let jws = read_documents::jws(section, &operations, name.as_ref());
     let name = name?;
-    Some(At { span: name.span, value: Grant { key: name.value.into(), operations, algorithms, classes } })
+    let key = name.value.into();
+    Some(At { span: name.span, value: Grant { key, operations, algorithms, classes, assertion, jws } })
 }
 
 fn granted_key<'k>(

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use segl_hsm::{Algorithm, Input, InputError};
 use segl_wire::{Class, Payload};
 
-use super::{KeyEntry, Policy, Tenant, algorithm_bit, class_bit, operation_bit};
+use super::{
+    KeyEntry, Policy, Rules, Tenant, algorithm_bit, class_bit,
+    document::{jws_algorithm, xml_algorithm},
+    operation_bit,
+};
 use crate::{
     certificate::Validity,
     config::{Operation, Purpose},
@@ -31,18 +35,22 @@ pub struct Request<'a> {
 #[derive(Clone, Debug)]
 pub struct Permit {
     tenant: Arc<Tenant>,
-    key: Arc<KeyEntry>,
+    pub(super) key: Arc<KeyEntry>,
     operation: Operation,
-    algorithm: Algorithm,
+    pub(super) algorithm: Algorithm,
     class: Class,
     message_max: u32,
+    pub(super) rules: Rules,
+    pub(super) now_unix_s: i64,
 }
 
 /// One signature that may be made. It exists only where the policy has said so.
 #[derive(Debug)]
 pub struct Authorised {
-    permit: Permit,
-    input: Input,
+    pub(super) permit: Permit,
+    pub(super) input: Input,
+    /// The document's ID, when it is one and has one
+    pub(super) document: Option<Box<str>>,
 }
 
 /// What an [`Authorised`] is made of, for the one who carries it out.
@@ -89,6 +97,12 @@ pub enum Denied {
     /// Its certificate has not begun
     #[error("the key's certificate is not valid yet")]
     KeyNotYetValid,
+    /// The document is not one that may be signed
+    #[error(transparent)]
+    Document(segl_assertion::Refusal),
+    /// The signature shall say what is not there
+    #[error("the key has no certificate for the signature to carry: ask for key_info 0")]
+    NoCertificate,
     /// What is to be signed does not go with the algorithm
     #[error(transparent)]
     Input(#[from] InputError),
@@ -115,7 +129,7 @@ impl Policy {
         if grant.operations & operation_bit(request.operation) == 0 {
             return Err(Denied::NotGranted);
         }
-        let algorithm = request.algorithm.parse().map_err(|_| Denied::AlgorithmNotAllowed)?;
+        let algorithm = algorithm(request).ok_or(Denied::AlgorithmNotAllowed)?;
         if grant.algorithms & algorithm_bit(algorithm) == 0 {
             return Err(Denied::AlgorithmNotAllowed);
         }
@@ -134,13 +148,28 @@ impl Policy {
             algorithm,
             class: request.class,
             message_max: self.message_max,
+            rules: grant.rules.clone(),
+            now_unix_s: request.now_unix_s,
         })
     }
 }
 
+/// By the name that the operation's own specification gives it.
+fn algorithm(request: &Request<'_>) -> Option<Algorithm> {
+    match request.operation {
+        Operation::Sign => request.algorithm.parse().ok(),
+        Operation::SignAssertion => xml_algorithm(request.algorithm),
+        Operation::SignJws => jws_algorithm(request.algorithm),
+    }
+}
+
 impl Permit {
-    /// Decides on one signature.
+    /// Decides on one signature of what Segl does not look into.
     pub fn sign(&self, payload: &Payload<'_>) -> Result<Authorised, Denied> {
+        // What is asked as another operation is looked into first.
+        if self.operation != Operation::Sign {
+            return Err(Denied::PurposeViolated { operation: Operation::Sign, purpose: self.key.purpose });
+        }
         let input = match payload {
             Payload::Digest(digest) => Input::digest(self.algorithm, digest)?,
             Payload::Message(message) if message.len() as u64 > u64::from(self.message_max) => {
@@ -148,7 +177,7 @@ impl Permit {
             }
             Payload::Message(message) => Input::message(message),
         };
-        Ok(Authorised { permit: self.clone(), input })
+        Ok(Authorised { permit: self.clone(), input, document: None })
     }
 
     /// With which key.
@@ -159,6 +188,11 @@ impl Permit {
     /// How.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// As what.
+    pub fn operation(&self) -> Operation {
+        self.operation
     }
 }
 
@@ -188,6 +222,11 @@ impl Authorised {
         &self.input
     }
 
+    /// The ID of the document that this is the signature of, when it is one and has one.
+    pub fn document(&self) -> Option<&str> {
+        self.document.as_deref()
+    }
+
     /// How urgently.
     pub fn class(&self) -> Class {
         self.permit.class
@@ -195,7 +234,7 @@ impl Authorised {
 
     /// Taken apart, to be carried out.
     pub fn into_parts(self) -> Parts {
-        let Permit { tenant, key, operation, algorithm, class, message_max: _ } = self.permit;
+        let Permit { tenant, key, operation, algorithm, class, .. } = self.permit;
         Parts { tenant, key, operation, algorithm, input: self.input, class }
     }
 }

@@ -4,6 +4,7 @@
 //! own grants finds neither. What has passed is an [`Authorised`], which nothing but this module can make.
 
 mod authorise;
+mod document;
 mod identity;
 mod purpose;
 mod registry;
@@ -19,11 +20,12 @@ use segl_wire::Class;
 use self::identity::Clients;
 use crate::{
     certificate::{Chain, Validity, spki_sha256},
-    config::{self, Config, Operation, Purpose, San, SelfTest},
+    config::{self, Config, Operation, Purpose, San, SelfTest, Verify},
 };
 
 pub use self::{
     authorise::{Authorised, Denied, Parts, Permit, Request},
+    document::{Faces, Rules, Unsigned, jws_key_fits},
     identity::{IdentifyError, NotACertificate, PeerIdentity},
     purpose::{PurposeConflict, purpose_conflicts},
     registry::{Registry, TenantId},
@@ -62,8 +64,12 @@ pub struct KeyEntry {
     pub repeatable: bool,
     /// How it shows that it is well
     pub self_test: SelfTest,
+    /// How many of its signatures are verified before they leave
+    pub verify: Verify,
     /// Signs even with what ETSI TS 119 312 has ended
     pub accept_legacy: bool,
+    /// What its signatures say of it
+    pub faces: Faces,
 }
 
 impl KeyEntry {
@@ -103,6 +109,7 @@ struct Grant {
     operations: u8,
     algorithms: u16,
     classes: u8,
+    rules: Rules,
 }
 
 /// A grant as its holder may see it.
@@ -159,6 +166,7 @@ impl KeyEntry {
     fn new(key: &config::Key, registry: &mut Registry) -> KeyEntry {
         let certificate = key.certificate.as_ref().map(|file| file.content.clone());
         KeyEntry {
+            faces: Faces::new(key.purpose, &key.name, certificate.as_ref()),
             id: registry.key_id(key),
             name: key.name.clone(),
             purpose: key.purpose,
@@ -169,6 +177,7 @@ impl KeyEntry {
             certificate,
             repeatable: key.repeatable,
             self_test: key.self_test,
+            verify: key.verify,
             accept_legacy: key.accept_legacy,
         }
     }
@@ -188,7 +197,12 @@ impl Tenant {
             let granted = grant.algorithms.iter().fold(0, |bits, algorithm| bits | algorithm_bit(*algorithm));
             let operations = grant.operations.iter().fold(0, |bits, operation| bits | operation_bit(*operation));
             let classes = grant.classes.iter().fold(0, |bits, class| bits | class_bit(*class));
-            Some((key.name.clone(), Grant { key, operations, algorithms: granted & of_key, classes }))
+            let rules = match (&grant.assertion, &grant.jws) {
+                (Some(rules), _) => Rules::Assertion(Arc::clone(rules)),
+                (None, Some(rules)) => Rules::Jws(Arc::clone(rules)),
+                (None, None) => Rules::None,
+            };
+            Some((key.name.clone(), Grant { key, operations, algorithms: granted & of_key, classes, rules }))
         });
         Tenant {
             id: registry.tenant_id(&tenant.name),

@@ -60,6 +60,11 @@ key = "a"
 classes = ["login"]
 [[tenant.grant]]
 key = "c"
+[tenant.grant.assertion]
+issuers = ["https://idp.example"]
+audiences = ["https://sp.example"]
+validity_max = "1h"
+name_id_formats = ["urn:oasis:names:tc:SAML:2.0:nameid-format:persistent"]
 
 [[tenant]]
 name = "erhverv"
@@ -246,7 +251,7 @@ fn with_grants(mut config: Config, grants: &[ModelGrant]) -> Config {
         let grants = &mut config.tenants[*tenant].grants;
         if grants.iter().all(|grant| grant.key != key) {
             let (operations, algorithms, classes) = (vec![Operation::Sign], algorithms.clone(), classes.clone());
-            grants.push(crate::config::Grant { key, operations, algorithms, classes });
+            grants.push(crate::config::Grant { key, operations, algorithms, classes, assertion: None, jws: None });
         }
     }
     config

@@ -6,9 +6,9 @@ use ring::digest::{SHA256, digest};
 use segl_audit::{OutcomeResult, Settled};
 use segl_hsm::{Signed, ecdsa};
 use segl_pool::{Completion, Failure};
-use segl_wire::{Code, EcdsaEncoding, Error, Kind, Timings};
+use segl_wire::{Code, EcdsaEncoding, Error, Timings};
 
-use super::{Reactor, Reply, Request};
+use super::{Answer, Made, Reactor, Reply, Request};
 use crate::{connection::Phase, refusal};
 
 /// An answer that waits for the journal.
@@ -101,13 +101,13 @@ impl Reactor {
     }
 
     /// The intent is on disk: the client may have what the token made of it.
-    fn answer(&self, request: Request, completion: Completion) {
+    fn answer(&self, mut request: Request, completion: Completion) {
         let token = completion.token.and_then(|token| self.shared.token_names.get(usize::from(token)).cloned());
         let (answer, outcome) = match &completion.result {
             Ok(signature) => {
                 let signature_sha256 = sha256(signature);
-                match self.released(&request, &completion, signature) {
-                    Ok(signed) => (Ok(signed), OutcomeResult::Released { signature_sha256 }),
+                match self.released(&mut request, &completion, signature) {
+                    Ok(made) => (Ok(made), OutcomeResult::Released { signature_sha256 }),
                     Err(why) => {
                         let outcome =
                             OutcomeResult::Discarded { reason: why.into(), signature_sha256: Some(signature_sha256) };
@@ -127,24 +127,20 @@ impl Reactor {
     }
 
     /// The signature as the client wants it, or why it can not have it.
-    fn released(
-        &self,
-        request: &Request,
-        completion: &Completion,
-        signature: &[u8],
-    ) -> Result<segl_wire::Signed<'static>, &'static str> {
+    fn released(&self, request: &mut Request, completion: &Completion, signature: &[u8]) -> Result<Made, &'static str> {
         if matches!(request.connection.phase(), Phase::Finished | Phase::Closed) {
             return Err("the connection was closed");
         }
         let signature = match request.answers.encoding {
             EcdsaEncoding::Der if request.algorithm.is_ecdsa() => {
-                ecdsa::der_from_raw(signature).map_err(|_| "the token's signature is no pair of numbers")?
+                let der = ecdsa::der_from_raw(signature);
+                Cow::Owned(der.map_err(|_| "the token's signature is no pair of numbers")?)
             }
-            _ => signature.to_vec(),
+            _ => Cow::Borrowed(signature),
         };
         let timings =
             request.answers.timings.then_some(Timings { queue_us: completion.queue_us, token_us: completion.token_us });
-        Ok(segl_wire::Signed { signature: signature.into(), timings, version: None })
+        Made::new(request.unsigned.take(), request.answers.form, &signature, timings)
     }
 
     /// The intent is not on disk and will not be, or too late: whatever was signed is destroyed.
@@ -168,15 +164,16 @@ impl Reactor {
         self.reply(request, Err(error));
     }
 
-    fn reply(&self, request: Request, answer: Result<segl_wire::Signed<'static>, Error<'static>>) {
+    fn reply(&self, request: Request, answer: Answer) {
         request.load.gave_back(request.weight);
-        self.meters.done(&request.tenant, &answer, self.now_ns() - request.began_ns);
+        let outcome = answer.as_ref().map(drop).map_err(|error| error.code);
+        self.meters.done(&request.tenant, request.operation, outcome, self.now_ns() - request.began_ns);
         match request.reply {
             Reply::Single { id } => match &answer {
-                Ok(signed) => request.connection.send(Kind::Signed, id, signed, 1),
+                Ok(made) => made.send(&request.connection, id),
                 Err(error) => request.connection.refuse(id, error, 1),
             },
-            Reply::Item { batch, index } => self.item_done(&request.connection, &batch, index, answer),
+            Reply::Item { batch, index } => batch.borrow_mut().item_done(&request.connection, index, answer),
         }
     }
 

@@ -5,6 +5,7 @@
 //! [`ReactorInbox`].
 
 mod accept;
+mod answer;
 mod complete;
 mod inbox;
 #[cfg(test)]
@@ -25,7 +26,7 @@ use rustls::ServerConnection;
 use segl_audit::{ConnectionEvent, Record, Refusal};
 use segl_hsm::Algorithm;
 use segl_pool::RouteId;
-use segl_wire::{Code, EcdsaEncoding, Error, GoAwayReason, Kind, Limits as WireLimits, Signed, SignedBatch};
+use segl_wire::{Code, Error, GoAwayReason, Kind, Limits as WireLimits};
 use tokio::sync::Notify;
 
 use self::table::{Table, Tag};
@@ -35,26 +36,18 @@ use crate::{
     gate::and_more,
     keybook::KeyBook,
     meters::ReactorMeters,
-    policy::{Authorised, Denied, PeerIdentity, Tenant},
+    policy::{Authorised, Denied, PeerIdentity, Tenant, Unsigned},
     signing::{Address, Circumstances, Desk, Orders, Place},
     state::{Load, Shared, Snapshot},
     transport::{Closing, Peer},
 };
 
+pub(crate) use answer::{Answer, Answers, Batch, Made, Reply};
 pub(crate) use inbox::ReactorInbox;
 pub(crate) use thread::{Control, RING_ENTRIES, ReactorSetup, ReactorThread, Teller, spawn};
 
 /// How old what a client learns of its keys' state may be.
 const USABLE_FOR_NS: u64 = 20_000_000;
-
-/// The form in which answers are wanted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Answers {
-    /// Of ECDSA signatures
-    pub(crate) encoding: EcdsaEncoding,
-    /// With times
-    pub(crate) timings: bool,
-}
 
 /// A request in the pool.
 pub(crate) struct Request {
@@ -65,50 +58,14 @@ pub(crate) struct Request {
     pub(crate) weight: u32,
     pub(crate) reply: Reply,
     pub(crate) answers: Answers,
+    /// The document that waits for the signature: its one copy in this process
+    pub(crate) unsigned: Option<Unsigned>,
+    pub(crate) operation: Operation,
     pub(crate) algorithm: Algorithm,
     /// Its number in the journal
     pub(crate) intent: u64,
     pub(crate) began_ns: u64,
     pub(crate) deadline_ns: u64,
-}
-
-/// What its answer is part of.
-pub(crate) enum Reply {
-    /// A frame of its own
-    Single {
-        /// The request's id
-        id: u64,
-    },
-    /// One of many
-    Item {
-        /// The others
-        batch: Rc<RefCell<Batch>>,
-        /// Its place
-        index: usize,
-    },
-}
-
-impl Reply {
-    /// The id of the request on its connection.
-    fn id(&self) -> u64 {
-        match self {
-            Reply::Single { id } => *id,
-            Reply::Item { batch, .. } => batch.borrow().id,
-        }
-    }
-}
-
-/// The answers to a batch, as they come in.
-pub(crate) struct Batch {
-    id: u64,
-    items: Vec<Option<Result<Signed<'static>, Error<'static>>>>,
-    missing: usize,
-}
-
-impl Batch {
-    pub(crate) fn new(id: u64, items: usize) -> Batch {
-        Batch { id, items: (0..items).map(|_| None).collect(), missing: items }
-    }
 }
 
 /// One reactor's state.
@@ -331,25 +288,6 @@ impl Reactor {
     fn cancel_all(&self, tags: &[Tag]) {
         for tag in tags.iter().filter(|tag| self.requests.borrow().contains(**tag)) {
             self.desk().cancel(Address { inbox: self.index, tag: *tag });
-        }
-    }
-
-    /// One of a batch has its answer; the last one sends them all.
-    pub(crate) fn item_done(
-        &self,
-        connection: &Connection,
-        batch: &RefCell<Batch>,
-        index: usize,
-        answer: Result<Signed<'static>, Error<'static>>,
-    ) {
-        let mut batch = batch.borrow_mut();
-        debug_assert!(batch.items[index].is_none(), "an item is answered once");
-        batch.items[index] = Some(answer);
-        batch.missing -= 1;
-        if batch.missing == 0 {
-            let weight = batch.items.len() as u32;
-            let items = std::mem::take(&mut batch.items).into_iter().flatten().collect();
-            connection.send(Kind::SignedBatch, batch.id, &SignedBatch { items }, weight);
         }
     }
 

@@ -72,6 +72,13 @@ impl Site {
         read_text(&self.path("segld.toml"), text, surroundings)
     }
 
+    /// A certificate for a key of its own.
+    pub(super) fn certify(&self, name: &str) {
+        let (authority_key, authority) = authority("Signers CA");
+        let issuer = Issuer::from_ca_cert_pem(&authority.pem(), &authority_key).unwrap();
+        self.write(name, &leaf(&KeyPair::generate().unwrap(), &issuer, 2027));
+    }
+
     /// The configuration, which has to be sound.
     pub(crate) fn config(&self, text: &str) -> Config {
         let (config, findings) = self.read(text);

@@ -16,7 +16,9 @@ fn assert_sound(what: &str, text: &str) {
     let here = |name: &str| site.path(name).to_string_lossy().into_owned();
     fs::copy(site.path("pin"), site.path("credentials/pin")).unwrap();
     fs::copy(site.path("server.key"), site.path("credentials/tls-key")).unwrap();
-    fs::copy(site.path("login.pem"), site.path("documents.pem")).unwrap();
+    for certificate in ["documents.pem", "login-2026.pem", "login-2027.pem"] {
+        site.certify(certificate);
+    }
     let text = text.replace("/usr/lib/softhsm/libsofthsm2.so", &here("module.so")).replace("/var/lib/segl", &here("."));
     let (config, findings) = site.read(&text);
     assert!(config.is_some() && findings.is_empty(), "{what}: {findings}");
