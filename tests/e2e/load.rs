@@ -70,12 +70,25 @@ pub(crate) fn verify(public_key: &[u8], reference: &str, signature: &[u8]) {
 }
 
 /// Signs with P-256 until the connection ends or `count` requests are answered; `progress` hears of every round.
-pub(crate) fn run(mut conversation: Conversation, name: &str, count: usize, progress: &Sender<usize>) -> Account {
+pub(crate) fn run(conversation: Conversation, name: &str, count: usize, progress: &Sender<usize>) -> Account {
+    run_while(conversation, name, |sent| count.saturating_sub(sent), progress)
+}
+
+/// As [`run`]; after so many requests sent, `more` says how many are still to come.
+pub(crate) fn run_while(
+    mut conversation: Conversation,
+    name: &str,
+    more: impl Fn(usize) -> usize,
+    progress: &Sender<usize>,
+) -> Account {
     let limits = Limits::from(conversation.hello());
     let mut account = Account::default();
     let mut references = BTreeMap::new();
-    while account.sent.len() < count && account.last_id.is_none() {
-        let round = PIPELINED.min(count - account.sent.len());
+    while account.last_id.is_none() {
+        let round = PIPELINED.min(more(account.sent.len()));
+        if round == 0 {
+            break;
+        }
         for _ in 0..round {
             let reference = format!("{name}-{}", account.sent.len());
             let digest = digest_of(&reference);

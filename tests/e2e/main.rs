@@ -4,6 +4,9 @@
 
 mod bad_input;
 mod brokers;
+mod faults;
+mod faults_alone;
+mod fire;
 mod first_light;
 mod hazards;
 mod journal;

@@ -1,0 +1,301 @@
+//! Full load over mutual TLS on two HSMs with the same keys, of which one misbehaves: no wrong answer, none lost, no
+//! error that a client could have been spared, recovery without a restart, and counts that match.
+
+use segl_faulty_token::{
+    Call, Command, Does, Revives, Seen, Tempo, When,
+    cryptoki_sys::{
+        CKR_DEVICE_ERROR, CKR_DEVICE_MEMORY, CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR, CKR_HOST_MEMORY,
+        CKR_KEY_HANDLE_INVALID, CKR_SESSION_HANDLE_INVALID, CKR_USER_NOT_LOGGED_IN,
+    },
+};
+use segl_wire::Code;
+
+use crate::{
+    fire::{Fire, Load},
+    load::Account,
+    room::until,
+};
+
+const TWO: [&str; 2] = ["one", "two"];
+
+/// Full load with that fault, from now on in `share` of the calls, until it is taken back.
+fn with_fault(fire: &Fire, call: Call, when: When, does: Does) -> Vec<Account> {
+    fire.load(|load| {
+        let fault = fire.hsms[0].fault(call, when, does).unwrap();
+        load.answers(2_000);
+        fire.hsms[0].clear(fault).unwrap();
+        fire.recovered();
+        load.answers(500);
+    })
+}
+
+#[test]
+fn a_call_that_fails_before_c_sign_costs_no_client_anything() {
+    let fire = Fire::light(&TWO, false);
+    let accounts = fire.load(|load| {
+        for code in [CKR_DEVICE_ERROR, CKR_GENERAL_ERROR, CKR_SESSION_HANDLE_INVALID, CKR_KEY_HANDLE_INVALID] {
+            let fault = fire.hsms[0].fault(Call::SignInit, When::OneIn(20), Does::Answer(code)).unwrap();
+            load.answers(1_000);
+            fire.hsms[0].clear(fault).unwrap();
+            fire.recovered();
+        }
+    });
+    let ashes = fire.put_out(&accounts, &[]);
+    assert!(ashes.calls["one"].failed > 0);
+}
+
+#[test]
+fn a_c_sign_that_fails_is_repeated_elsewhere_where_the_key_allows_it() {
+    let fire = Fire::light(&TWO, true);
+    let accounts = with_fault(&fire, Call::Sign, When::OneIn(50), Does::Answer(CKR_DEVICE_ERROR));
+    let ashes = fire.put_out(&accounts, &[]);
+    assert!(ashes.calls["one"].unknown > 0);
+}
+
+#[test]
+fn of_a_key_that_is_not_repeatable_as_many_errors_show_as_there_are_calls_of_unknown_fate() {
+    let fire = Fire::light(&TWO, false);
+    let accounts = with_fault(&fire, Call::Sign, When::OneIn(50), Does::Answer(CKR_FUNCTION_FAILED));
+    let ashes = fire.put_out(&accounts, &[Code::TokenFailed]);
+    assert!(ashes.refused > 0);
+    assert_eq!(ashes.calls["one"].unknown, ashes.refused as u64);
+}
+
+#[test]
+fn a_signature_that_was_made_and_withheld_is_in_doubt_in_the_journal() {
+    let fire = Fire::light(&TWO, true);
+    let accounts = with_fault(&fire, Call::Sign, When::OneIn(50), Does::AnswerAfter(CKR_DEVICE_ERROR));
+    let ashes = fire.put_out(&accounts, &[]);
+    let withheld = ashes.counts["one"].all_keys().withheld;
+    assert!(withheld > 0);
+    assert_eq!(ashes.calls["one"].unknown, withheld);
+}
+
+#[test]
+fn an_answer_of_another_length_is_never_released() {
+    let fire = Fire::light(&TWO, true);
+    let accounts = with_fault(&fire, Call::Sign, When::OneIn(50), Does::Length(4_711));
+    let made = fire.hsms[0].counts().unwrap().all_keys();
+    assert!(made.cut > 0);
+    // The journal says of them that nobody knows; the HSM that it made them.
+    let ashes = fire.put_out(&accounts, &[]);
+    assert_eq!(ashes.calls["one"].unknown, made.cut);
+}
+
+#[test]
+fn overload_that_looks_like_a_failure_moves_the_work_and_no_more() {
+    let fire = Fire::light(&TWO, true);
+    for code in [CKR_HOST_MEMORY, CKR_DEVICE_MEMORY] {
+        let accounts = with_fault(&fire, Call::Sign, When::OneIn(30), Does::Answer(code));
+        assert!(accounts.iter().all(|account| account.refused.is_empty()));
+    }
+    fire.put_out(&[], &[]);
+}
+
+#[test]
+fn after_a_device_error_with_void_sessions_for_ever_the_module_is_begun_anew() {
+    let fire = Fire::light(&TWO, true);
+    let accounts = fire.load(|load| {
+        fire.tell(Command::Die { token: None, opens: true, until: Revives::Finalise });
+        fire.hsms[0].wait_for("finalised", 1).unwrap();
+        fire.recovered();
+        load.answers(500);
+    });
+    fire.put_out(&accounts, &[]);
+}
+
+#[test]
+fn a_dead_token_is_used_again_when_it_heals() {
+    for opens in [true, false] {
+        let fire = Fire::light(&TWO, true);
+        let accounts = fire.load(|load| {
+            fire.tell(Command::Die { token: None, opens, until: Revives::Healing });
+            load.answers(2_000);
+            fire.hsms[0].heal().unwrap();
+            fire.recovered();
+        });
+        fire.put_out(&accounts, &[]);
+    }
+}
+
+#[test]
+fn a_logout_from_elsewhere_costs_a_login() {
+    let fire = Fire::light(&TWO, false);
+    let accounts = fire.load(|_| {
+        for _ in 0..3 {
+            let logins = fire.hsms[0].counts().unwrap().tokens["one"].logins;
+            fire.tell(Command::LogOut { token: None });
+            fire.hsms[0].wait_for("tokens/one/logins", logins + 1).unwrap();
+            fire.recovered();
+        }
+    });
+    // A call under way when it happens is told so by C_Sign, which then has not signed.
+    let ashes = fire.put_out(&accounts, &[]);
+    assert_eq!(ashes.counts["one"].tokens["one"].logins_refused, 0);
+}
+
+#[test]
+fn a_token_that_says_it_is_logged_out_for_a_while_is_back_afterwards() {
+    let fire = Fire::light(&TWO, false);
+    let accounts = with_fault(&fire, Call::SignInit, When::Always, Does::Answer(CKR_USER_NOT_LOGGED_IN));
+    fire.put_out(&accounts, &[]);
+}
+
+#[test]
+fn a_token_with_few_sessions_signs_with_those_it_gives() {
+    let fire = Fire::light(&TWO, true);
+    let accounts = fire.load(|load| {
+        fire.tell(Command::Sessions { token: None, max: Some(2), announced: false });
+        fire.tell(Command::Restart { token: None });
+        fire.recovered();
+        load.answers(1_000);
+    });
+    let sessions = fire.hsms[0].counts().unwrap().tokens["one"].sessions;
+    assert_eq!(sessions, 2);
+    fire.put_out(&accounts, &[]);
+}
+
+#[test]
+fn sessions_that_the_token_closes_when_idle_cost_no_request_anything() {
+    let fire = Fire::light(&TWO, false);
+    fire.tell(Command::IdleLimit { token: None, limit_ms: Some(50) });
+    let accounts = fire.load(|load| {
+        load.answers(1_000);
+        fire.recovered();
+    });
+    fire.put_out(&accounts, &[]);
+}
+
+#[test]
+fn a_token_that_comes_back_in_another_slot_is_found() {
+    let fire = Fire::light(&TWO, true);
+    let accounts = fire.load(|load| {
+        for (slot, seen) in [(7, Seen::AtOnce), (8, Seen::Reinitialised)] {
+            fire.tell(Command::Remove { token: None });
+            load.answers(1_000);
+            fire.tell(Command::Insert { token: None, slot: Some(slot), seen });
+            fire.recovered();
+        }
+    });
+    let ashes = fire.put_out(&accounts, &[]);
+    assert!(ashes.counts["one"].finalised > 0, "the second time it is seen by who looks anew");
+}
+
+#[test]
+fn handle_numbers_that_begin_anew_lead_to_no_stranger() {
+    let fire = Fire::light(&TWO, true);
+    let accounts = fire.load(|_| {
+        for _ in 0..3 {
+            fire.tell(Command::Restart { token: None });
+            fire.recovered();
+        }
+    });
+    fire.put_out(&accounts, &[]);
+}
+
+#[test]
+fn a_wrong_signature_never_leaves_and_takes_the_token_out() {
+    let fire = Fire::light_with(&TWO, |site| {
+        let purpose = "purpose = \"digest\"\n";
+        site.segld_toml = site.segld_toml.replace(purpose, &format!("{purpose}verify = \"always\"\n"));
+    });
+    let accounts = fire.load(|load| {
+        fire.hsms[0].fault(Call::Sign, When::OneIn(100), Does::WrongSignature).unwrap();
+        until("the token is out", || fire.room.metric("segl_token_ready", &["token=\"one\""]) == 0.0);
+        load.answers(2_000);
+    });
+    let ashes = fire.put_out(&accounts, &[]);
+    let wrong = ashes.counts["one"].all_keys().wrong;
+    assert!(wrong > 0);
+}
+
+#[test]
+fn a_handle_that_names_another_key_all_of_a_sudden_signs_nothing_that_leaves() {
+    let fire = Fire::light_with(&TWO, |site| {
+        let purpose = "purpose = \"digest\"\n";
+        site.segld_toml = site.segld_toml.replace(purpose, &format!("{purpose}verify = \"always\"\n"));
+    });
+    let accounts = fire.load(|load| {
+        fire.tell(Command::Reshuffle { token: None });
+        load.answers(2_000);
+    });
+    // Nothing told the caller that its handles had changed: to have used them is no fault of its own.
+    let ashes = fire.sift(&accounts, &[]);
+    assert!(ashes.counts["one"].violations.stale_objects > 0);
+}
+
+#[test]
+fn calls_that_hang_in_c_sign_are_given_up_done_elsewhere_and_discarded_when_they_return() {
+    let fire = Fire::light(&TWO, true);
+    let accounts = fire.load(|load| {
+        fire.hsms[0].fault(Call::Sign, When::Times(2), Does::Hang { for_ms: None }).unwrap();
+        fire.hsms[0].wait_for("hanging", 2).unwrap();
+        until("they are given up", || fire.room.metric("segl_threads_stuck", &["token=\"one\""]) == 2.0);
+        load.answers(1_000);
+        fire.tell(Command::Release);
+        until("their threads are back", || fire.room.metric("segl_threads_stuck", &["token=\"one\""]) == 0.0);
+        fire.recovered();
+    });
+    let ashes = fire.put_out(&accounts, &[]);
+    assert_eq!((ashes.calls["one"].unknown, ashes.calls["one"].late_signed), (2, 2));
+}
+
+/// A hang of a call that is made when sessions come and go, brought about by a logout.
+fn hang_beside_signing(call: Call, load: &Load, fire: &Fire) {
+    fire.hsms[0].fault(call, When::Times(1), Does::Hang { for_ms: None }).unwrap();
+    fire.tell(Command::LogOut { token: None });
+    fire.hsms[0].wait_for("hanging", 1).unwrap();
+    load.answers(2_000);
+    fire.tell(Command::Release);
+    fire.recovered();
+}
+
+#[test]
+fn calls_that_hang_while_sessions_come_and_go_hold_up_nobody() {
+    for call in [Call::OpenSession, Call::Login, Call::CloseSession] {
+        let fire = Fire::light(&TWO, false);
+        let accounts = fire.load(|load| hang_beside_signing(call, load, &fire));
+        fire.put_out(&accounts, &[]);
+    }
+}
+
+#[test]
+fn a_c_finalize_that_hangs_holds_up_its_own_module_alone() {
+    let fire = Fire::light(&TWO, true);
+    let accounts = fire.load(|load| {
+        fire.hsms[0].fault(Call::Finalize, When::Times(1), Does::Hang { for_ms: None }).unwrap();
+        fire.tell(Command::Die { token: None, opens: true, until: Revives::Finalise });
+        fire.hsms[0].wait_for("hanging", 1).unwrap();
+        load.answers(2_000);
+        fire.tell(Command::Release);
+        fire.recovered();
+    });
+    fire.put_out(&accounts, &[]);
+}
+
+#[test]
+fn a_pin_that_is_refused_is_tried_once_and_the_other_token_signs_on() {
+    let fire = Fire::light(&TWO, false);
+    let accounts = fire.load(|load| {
+        fire.tell(Command::Pin { token: None, pin: "another".into() });
+        fire.tell(Command::LogOut { token: None });
+        fire.hsms[0].wait_for("tokens/one/logins_refused", 1).unwrap();
+        load.answers(3_000);
+    });
+    let ashes = fire.put_out(&accounts, &[]);
+    let token = &ashes.counts["one"].tokens["one"];
+    assert_eq!((token.logins_refused, token.tries_left), (1, 4));
+}
+
+#[test]
+fn a_token_with_a_long_tail_slows_down_nobody_beyond_it() {
+    let fire = Fire::light(&TWO, false);
+    let tempo = Tempo { base_us: 200, spread_us: 300, tail_one_in: 100, tail_us: 200_000, parallel: 2 };
+    fire.tell(Command::Tempo { token: None, tempo });
+    let accounts = fire.load(|load| {
+        load.answers(3_000);
+    });
+    let ashes = fire.put_out(&accounts, &[]);
+    assert!(ashes.signed > 3_000);
+    assert_eq!(ashes.calls["one"].unknown, 0, "slow is not stuck");
+}

@@ -1,0 +1,231 @@
+//! segld under full load on HSMs that misbehave, and the accounts at the end: of the clients, the journal and the HSMs.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
+    },
+    thread,
+};
+
+use segl_faulty_token::{Command, Configuration, Counts, FaultyHsm, Violations};
+use segl_tests::{faulty, process::Service, site::Site};
+use segl_wire::Code;
+
+use crate::{
+    load::{Account, public_key, run_while, verify},
+    room::{Room, SOON, connect, journal},
+};
+
+/// Clients, half of each tenant.
+const CLIENTS: usize = 4;
+
+/// What is the same for every token here: quick to notice what is stuck.
+const TOKEN: &str = "sessions = 4\nstuck_after = \"1s\"";
+
+/// segld on HSMs that hold the same keys.
+pub(crate) struct Fire {
+    pub(crate) room: Room,
+    pub(crate) hsms: Vec<FaultyHsm>,
+}
+
+/// Full load, while it lasts.
+pub(crate) struct Load {
+    rounds: Receiver<usize>,
+    answered: Cell<usize>,
+}
+
+/// What the journal says of one token's calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Calls {
+    pub(crate) released: u64,
+    pub(crate) failed: u64,
+    pub(crate) unknown: u64,
+    pub(crate) discarded: u64,
+    /// Of the unknown, those that came back and had signed
+    pub(crate) late_signed: u64,
+    /// Of the unknown, those that came back and had failed
+    pub(crate) late_failed: u64,
+}
+
+/// What is left when all is over.
+pub(crate) struct Ashes {
+    /// By HSM
+    pub(crate) counts: BTreeMap<String, Counts>,
+    /// By token
+    pub(crate) calls: BTreeMap<String, Calls>,
+    pub(crate) signed: usize,
+    pub(crate) refused: usize,
+}
+
+impl Fire {
+    /// HSMs of these names, whose keys may be signed with twice where `repeatable`.
+    pub(crate) fn light(names: &[&str], repeatable: bool) -> Fire {
+        Fire::light_with(names, |site| {
+            if repeatable {
+                let purpose = "purpose = \"digest\"\n";
+                site.segld_toml = site.segld_toml.replace(purpose, &format!("{purpose}repeatable = true\n"));
+            }
+        })
+    }
+
+    /// The same, with changes to the configuration.
+    pub(crate) fn light_with(names: &[&str], change: impl FnOnce(&mut Site)) -> Fire {
+        let (mut site, hsms, dir) = prepare(names);
+        change(&mut site);
+        site.write().unwrap();
+        let segld = site.start_segld().unwrap();
+        Fire { room: Room::around(site, segld, dir), hsms }
+    }
+
+    /// One HSM, to which this is said before segld starts; its key can not sign yet.
+    pub(crate) fn smoulder(commands: Vec<Command>) -> Fire {
+        let (site, hsms, dir) = prepare(&["one"]);
+        hsms[0].configure(&Configuration { commands, ..faulty::configuration(&site.dir, "one") }).unwrap();
+        let mut segld = Service::start(site.segld_command(), &site.dir, "segld").unwrap();
+        segld.ready(SOON).unwrap();
+        Fire { room: Room::around(site, segld, dir), hsms }
+    }
+
+    /// Full load while `during` lasts; then what became of every request.
+    pub(crate) fn load(&self, during: impl FnOnce(&Load)) -> Vec<Account> {
+        let (progress, rounds) = std::sync::mpsc::channel();
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|at| {
+                    let (conversation, progress, over) = (connect(&self.room.site, at % 2), progress.clone(), &over);
+                    let more = move |_| if over.load(Ordering::Relaxed) { 0 } else { usize::MAX };
+                    scope.spawn(move || run_while(conversation, &format!("fire-{at}"), more, &progress))
+                })
+                .collect();
+            // The clients come to their end even when the test does not.
+            let end = OnDrop(|| over.store(true, Ordering::Relaxed));
+            let load = Load { rounds, answered: Cell::new(0) };
+            load.answers(500);
+            during(&load);
+            drop(end);
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
+        })
+    }
+
+    /// Says something to the first HSM, the one that misbehaves.
+    pub(crate) fn tell(&self, command: Command) {
+        self.hsms[0].command(&command).unwrap();
+    }
+
+    /// Signatures that an HSM has made with the key that is in use.
+    pub(crate) fn made_by(&self, at: usize) -> u64 {
+        self.hsms[at].counts().unwrap().all_keys().signed
+    }
+
+    /// Waits until the first HSM signs again: so many more than it has by now.
+    pub(crate) fn recovered(&self) {
+        let name = &self.serial(0);
+        let before = self.made_by(0);
+        self.hsms[0].wait_for(&format!("tokens/{name}/keys/seal-p256/signed"), before + 200).unwrap();
+    }
+
+    fn serial(&self, at: usize) -> String {
+        self.hsms[at].counts().unwrap().tokens.into_keys().next().unwrap()
+    }
+
+    /// Ends segld and compares the accounts: every request answered, with a signature that verifies or one of the
+    /// `allowed` errors; every signature in the journal; every signature that an HSM counts and gave out in the journal
+    /// as released or discarded; and nothing done to an HSM that no caller may do.
+    pub(crate) fn put_out(self, accounts: &[Account], allowed: &[Code]) -> Ashes {
+        let ashes = self.sift(accounts, allowed);
+        for (name, counts) in &ashes.counts {
+            assert_eq!(counts.violations, Violations::default(), "{name}");
+        }
+        ashes
+    }
+
+    /// The same, whatever was done to the HSMs: where a caller can not know better.
+    pub(crate) fn sift(mut self, accounts: &[Account], allowed: &[Code]) -> Ashes {
+        let mut released = BTreeSet::new();
+        let public_key = if accounts.is_empty() { Vec::new() } else { public_key(&self.room.site) };
+        for account in accounts {
+            assert_eq!(account.lost(), [0; 0]);
+            let foreign: Vec<_> = account.refused.values().filter(|code| !allowed.contains(code)).collect();
+            assert!(foreign.is_empty(), "{} errors that nobody was promised: {:?}", foreign.len(), foreign[0]);
+            for (reference, signature) in account.signed.values() {
+                verify(&public_key, reference, signature);
+                released.insert(reference.clone());
+            }
+        }
+        // Before the end, since the counts end with the process; nothing is asked for any more.
+        let counts: BTreeMap<_, _> =
+            (0..self.hsms.len()).map(|at| (self.serial(at), self.hsms[at].counts().unwrap())).collect();
+        assert!(self.room.segld.terminate(SOON).unwrap().success());
+        let entries = journal(&self.room.site);
+        let calls = calls(&entries);
+        for (name, counts) in &counts {
+            let (made, calls) = (counts.all_keys(), calls.get(name).copied().unwrap_or_default());
+            assert_eq!(
+                made.signed - made.withheld - made.cut,
+                calls.released + calls.discarded + calls.late_signed,
+                "{name}: {made:?} in the HSM, {calls:?} in the journal"
+            );
+            assert!(made.entered <= calls.released + calls.discarded + calls.unknown + calls.failed, "{name}");
+        }
+        let recorded: BTreeSet<_> = entries.iter().filter_map(|entry| entry["reference"].as_str()).collect();
+        assert!(released.iter().all(|reference| recorded.contains(reference.as_str())));
+        let refused = accounts.iter().map(|account| account.refused.len()).sum();
+        Ashes { counts, calls, signed: released.len(), refused }
+    }
+}
+
+impl Load {
+    /// Waits until so many more requests are answered, whichever way.
+    pub(crate) fn answers(&self, more: usize) {
+        let until = self.answered.get() + more;
+        while self.answered.get() < until {
+            let round = self.rounds.recv_timeout(SOON).expect("requests are answered as long as there are any");
+            self.answered.set(self.answered.get() + round);
+        }
+    }
+}
+
+fn prepare(names: &[&str]) -> (Site, Vec<FaultyHsm>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let (site, hsms) = faulty::create(&dir.path().join("site"), names, TOKEN).unwrap();
+    (site, hsms, dir)
+}
+
+fn calls(entries: &[serde_json::Value]) -> BTreeMap<String, Calls> {
+    let mut calls: BTreeMap<String, Calls> = BTreeMap::new();
+    for entry in entries {
+        match entry["kind"].as_str().unwrap() {
+            "outcome" => {
+                for call in entry["tries"].as_array().into_iter().flatten() {
+                    let token = calls.entry(call["token"].as_str().unwrap().to_owned()).or_default();
+                    *match call["fate"].as_str().unwrap() {
+                        "released" => &mut token.released,
+                        "failed" => &mut token.failed,
+                        "unknown" => &mut token.unknown,
+                        "discarded" => &mut token.discarded,
+                        other => panic!("a call's fate is {other}"),
+                    } += 1;
+                }
+            }
+            "discarded" => {
+                let token = calls.entry(entry["token"].as_str().unwrap().to_owned()).or_default();
+                let signed = entry["signed"].as_bool().unwrap();
+                *(if signed { &mut token.late_signed } else { &mut token.late_failed }) += 1;
+            }
+            _ => {}
+        }
+    }
+    calls
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
