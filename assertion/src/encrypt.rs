@@ -123,15 +123,16 @@ impl Provider {
         self.certificate_not_after_unix_s
     }
 
-    /// `saml:EncryptedAssertion` of an assertion that stands by itself.
-    fn encrypt(&self, assertion: &str) -> Result<String, EncryptError> {
-        let (content, key) = self.content.encrypt(assertion.as_bytes())?;
+    /// `saml:EncryptedAssertion` of an assertion.
+    fn encrypt(&self, assertion: Element<'_>) -> Result<String, EncryptError> {
+        let saml = wrapper_prefix(assertion);
+        let (content, key) = self.content.encrypt(standalone(assertion).as_bytes())?;
         let wrapped = self.transport.wrap(&key, &self.key)?;
         let mgf = self.transport.mgf_uri().map_or(String::new(), |uri| {
             format!("<xenc11:MGF xmlns:xenc11=\"http://www.w3.org/2009/xmlenc11#\" Algorithm=\"{uri}\"/>")
         });
         Ok(format!(
-            "<saml:EncryptedAssertion xmlns:saml=\"{SAML_URI}\">\
+            "<{saml}:EncryptedAssertion xmlns:{saml}=\"{SAML_URI}\">\
              <xenc:EncryptedData xmlns:xenc=\"http://www.w3.org/2001/04/xmlenc#\" \
              Type=\"http://www.w3.org/2001/04/xmlenc#Element\">\
              <xenc:EncryptionMethod Algorithm=\"{content_method}\"/>\
@@ -142,7 +143,7 @@ impl Provider {
              <xenc:CipherData><xenc:CipherValue>{wrapped}</xenc:CipherValue></xenc:CipherData>\
              </xenc:EncryptedKey></ds:KeyInfo>\
              <xenc:CipherData><xenc:CipherValue>{content}</xenc:CipherValue></xenc:CipherData>\
-             </xenc:EncryptedData></saml:EncryptedAssertion>",
+             </xenc:EncryptedData></{saml}:EncryptedAssertion>",
             content_method = self.content.uri(),
             recipient = escaped(&self.entity_id),
             transport = self.transport.uri(),
@@ -179,7 +180,7 @@ impl Providers {
         let document = AnyXml::parse(signed, limits).map_err(EncryptError::Malformed)?;
         let assertion = signed_assertion(document.root())?;
         let provider = self.for_audience(audience_of(assertion)?).ok_or(EncryptError::UnknownAudience)?;
-        let encrypted = provider.encrypt(&standalone(assertion))?;
+        let encrypted = provider.encrypt(assertion)?;
         if assertion.offset() == document.root().offset() {
             return Ok(encrypted.into_bytes());
         }
@@ -217,12 +218,26 @@ fn standalone(element: Element<'_>) -> String {
     let (start, rest) = source.split_at(1 + name.len());
     let mut alone = String::with_capacity(source.len() + 256);
     alone.push_str(start);
-    for (prefix, namespace) in element.inherited_declarations() {
-        let colon = if prefix.is_empty() { "" } else { ":" };
-        alone.push_str(&format!(" xmlns{colon}{prefix}=\"{}\"", escaped(namespace)));
+    // An `xmlns=""` outside is no namespace, which is what there is without it.
+    for outside in element.scope().into_iter().filter(|one| one.inherited && !one.namespace.is_empty()) {
+        let colon = if outside.prefix.is_empty() { "" } else { ":" };
+        alone.push_str(&format!(" xmlns{colon}{}=\"{}\"", outside.prefix, escaped(outside.namespace)));
     }
     alone.push_str(rest);
     alone
+}
+
+/// A prefix for EncryptedAssertion. Readers that decrypt in place keep that element around the assertion, so its prefix
+/// is in force there; and if it is one of the signature's InclusiveNamespaces, it is rendered, where it was not when the
+/// signature was made. So the prefix is one that the assertion has in the same sense, or does not have at all.
+fn wrapper_prefix(assertion: Element<'_>) -> String {
+    let scope = assertion.scope();
+    let harmless = |prefix: &str| match scope.iter().find(|one| one.prefix == prefix) {
+        Some(bound) => bound.namespace == SAML_URI,
+        None => !assertion.source().contains(&format!("xmlns:{prefix}")),
+    };
+    let candidates = (1..).map(|n: u64| if n == 1 { "saml".to_owned() } else { format!("saml{n}") });
+    candidates.into_iter().find(|prefix| harmless(prefix)).expect("a document has finitely many prefixes")
 }
 
 /// A value for an attribute in double quotes.

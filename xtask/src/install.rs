@@ -124,7 +124,10 @@ pub(crate) fn python(log: &Path) -> Result<PathBuf> {
     if python.exists() && std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
         return Ok(python);
     }
-    println!("  making a Python environment in {}: the protocol's client in another language, and judges", venv.display());
+    println!(
+        "  making a Python environment in {}: the protocol's client in another language, and judges",
+        venv.display()
+    );
     let run = |program: &Path| Job::new(program, &workspace(), log.to_path_buf());
     run(Path::new("python3")).args(["-m", "venv", "--clear"]).arg(&venv).must(LIMIT)?;
     run(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(&requirements).must(LIMIT)?;

@@ -1,7 +1,10 @@
 //! Any other XML that is read here (metadata, lists of privileges, what is signed already): by the same parser, without
 //! the shape of an assertion to be signed.
 
-use super::{Element, Limits, Malformed, parse, tree::Tree};
+use super::{
+    Element, Limits, Malformed, parse,
+    tree::{NOBODY, Tree},
+};
 
 /// A document that is XML as far as the parser takes it.
 #[derive(Clone, Debug)]
@@ -42,27 +45,31 @@ impl<'d> Element<'d> {
         self.tree.node(self.id).name.qualified
     }
 
-    /// Prefixes (empty for the default namespace) and namespaces that are declared outside the element and in force in
-    /// it, each prefix once.
-    pub(crate) fn inherited_declarations(self) -> Vec<(&'d str, &'d str)> {
-        let mut seen: Vec<&str> = Vec::new();
-        let mut inherited = Vec::new();
-        let mut at = Some(self.id);
-        while let Some(id) = at {
-            let node = self.tree.node(id);
+    /// Namespaces in force in the element, each prefix once.
+    pub(crate) fn scope(self) -> Vec<InScope<'d>> {
+        let mut scope: Vec<InScope<'d>> = Vec::new();
+        let mut at = self.id;
+        while at != NOBODY {
+            let node = self.tree.node(at);
             for declaration in self.tree.declarations(node) {
-                if seen.contains(&declaration.prefix) {
-                    continue;
-                }
-                seen.push(declaration.prefix);
-                if id != self.id {
-                    inherited.push((declaration.prefix, self.tree.namespace(declaration.namespace)));
+                if !scope.iter().any(|inner| inner.prefix == declaration.prefix) {
+                    let namespace = self.tree.namespace(declaration.namespace);
+                    scope.push(InScope { prefix: declaration.prefix, namespace, inherited: at != self.id });
                 }
             }
-            at = Some(node.parent).filter(|parent| *parent != super::tree::NOBODY);
+            at = node.parent;
         }
-        // An `xmlns=""` outside is no namespace, which is what there is without it.
-        inherited.retain(|(_, namespace)| !namespace.is_empty());
-        inherited
+        scope
     }
+}
+
+/// A namespace declaration in force.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InScope<'d> {
+    /// Empty for the default namespace
+    pub(crate) prefix: &'d str,
+    /// Empty for none
+    pub(crate) namespace: &'d str,
+    /// Declared outside the element
+    pub(crate) inherited: bool,
 }
