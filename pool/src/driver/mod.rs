@@ -83,7 +83,7 @@ impl Pool {
     /// is no failure of the start.
     ///
     /// # Errors
-    /// When a thread can not be had.
+    /// With rules that can not be, or when a thread can not be had.
     ///
     /// # Panics
     /// With more than 64 tokens or 65,535 sessions.
@@ -93,6 +93,7 @@ impl Pool {
         inboxes: Vec<Arc<dyn Inbox>>,
         observer: Arc<dyn Observer>,
     ) -> io::Result<Pool> {
+        config.rules.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let specs: Vec<TokenSpec> = tokens
             .iter()
             .map(|setup| TokenSpec {
