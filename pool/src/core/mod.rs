@@ -398,8 +398,11 @@ impl<P: Clone> Core<P> {
     /// Puts a job into the queue it names.
     fn wait(&mut self, now_ns: u64, slot: u32) {
         let (_, group) = self.jobs[slot].place.origin();
-        let sessions = self.sessions_for(self.queues.groups()[usize::from(group)].tokens.iter());
-        self.queues.push(&mut self.jobs, slot, now_ns, sessions);
+        if self.queues.groups()[usize::from(group)].depth == [0; 3] {
+            let sessions = self.sessions_for(self.queues.groups()[usize::from(group)].tokens.iter());
+            self.queues.pace(group).begin(now_ns, sessions);
+        }
+        self.queues.push(&mut self.jobs, slot);
     }
 
     /// Answers waiting jobs whose deadline has come. Those in a token are answered by the token; those that wait behind

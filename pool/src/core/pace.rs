@@ -62,8 +62,8 @@ impl Pace {
 
     /// How long these sessions need for so much.
     pub(super) fn time_for_ns(&self, work_ns: u64, sessions: u32) -> u64 {
-        let ns = u128::from(work_ns) * u128::from(ONE) / (u128::from(sessions.max(1)) * u128::from(self.measured));
-        u64::try_from(ns).unwrap_or(u64::MAX)
+        // More than half a year's work need not be told exactly.
+        work_ns.saturating_mul(ONE) / (u64::from(sessions.max(1)) * self.measured)
     }
 }
 

@@ -230,10 +230,10 @@ impl<P: Clone> Core<P> {
         }
         let preferred = self.preferred.contains(token);
         let own_ns = self.costs.on_token_ns(row, token);
-        let slow = !self.costs.is_old(row, token, now_ns, SLOW_FOR_NS);
+        let own_row_is_old = || self.costs.is_old(row, token, now_ns, SLOW_FOR_NS);
         for other in tokens.iter() {
             let is_better = if preferred == self.preferred.contains(other) {
-                slow && own_ns > self.costs.on_token_ns(row, other).saturating_mul(SLOWER)
+                own_ns / SLOWER > self.costs.on_token_ns(row, other) && !own_row_is_old()
             } else {
                 !preferred
             };

@@ -14,7 +14,7 @@
 //! give the others their turn.
 
 use std::{
-    cmp::Reverse,
+    cmp::{Ordering, Reverse},
     collections::{BinaryHeap, binary_heap::PeekMut},
 };
 
@@ -146,7 +146,6 @@ pub(super) struct Next {
 struct Front {
     start_ns: u64,
     stamp: u64,
-    seq: u64,
     slot: u32,
     group: u16,
 }
@@ -273,8 +272,8 @@ impl Queues {
     }
 
     /// Puts a job where it says it waits, by its place in the order of arrival: a new one at the end, one that comes
-    /// back at its old place. So many sessions serve its group now.
-    pub(super) fn push<P>(&mut self, jobs: &mut Jobs<P>, slot: u32, now_ns: u64, sessions: u32) {
+    /// back at its old place.
+    pub(super) fn push<P>(&mut self, jobs: &mut Jobs<P>, slot: u32) {
         let Entry { seq, cost_ns, place, .. } = jobs[slot];
         let (lane_index, group_index) = place.origin();
         jobs[slot].place = Place::Waiting { lane: lane_index, group: group_index };
@@ -321,9 +320,6 @@ impl Queues {
             longest.others_max = longest.others_max.max(list.len);
         }
         let was_empty = group.depth[class] == 0;
-        if group.depth == [0; CLASSES] {
-            group.pace.begin(now_ns, sessions);
-        }
         group.depth[class] += 1;
         group.cost_ns[class] += cost_ns;
         self.waiting += 1;
@@ -425,8 +421,8 @@ impl Queues {
                 if group.depth[class] == 0 {
                     continue;
                 }
-                let Some(found) = order.front(&mut self.lanes, jobs, token, index, class) else { continue };
-                if front.is_none_or(|front| found.is_before(&front)) {
+                let Some(found) = order.front(&mut self.lanes, token, index, class) else { continue };
+                if front.is_none_or(|front| found.is_before(&front, jobs)) {
                     *front = Some(found);
                 }
             }
@@ -502,7 +498,7 @@ impl Lane {
 
 impl Order {
     /// The lane of a class whose turn it is, brought to the front of the heap.
-    fn front<P>(&mut self, lanes: &mut [Lane], jobs: &Jobs<P>, token: u16, group: u16, class: usize) -> Option<Front> {
+    fn front(&mut self, lanes: &mut [Lane], token: u16, group: u16, class: usize) -> Option<Front> {
         let heap = &mut self.heaps[class];
         loop {
             let &Reverse((known_ns, stamp, lane_index)) = heap.peek()?;
@@ -517,7 +513,7 @@ impl Order {
             }
             let start_ns = clock.finish_ns.max(self.floor_ns[class]);
             if start_ns == known_ns {
-                return Some(Front { start_ns, stamp, seq: jobs[list.head].seq, slot: list.head, group });
+                return Some(Front { start_ns, stamp, slot: list.head, group });
             }
             *heap.peek_mut().expect("it was just looked at") = Reverse((start_ns, stamp, lane_index));
         }
@@ -526,7 +522,10 @@ impl Order {
 
 impl Front {
     /// Whether it is served first. One lane may stand in front in two groups: its older job goes first.
-    fn is_before(&self, other: &Front) -> bool {
-        (self.start_ns, self.stamp, self.seq) < (other.start_ns, other.stamp, other.seq)
+    fn is_before<P>(&self, other: &Front, jobs: &Jobs<P>) -> bool {
+        match (self.start_ns, self.stamp).cmp(&(other.start_ns, other.stamp)) {
+            Ordering::Equal => jobs[self.slot].seq < jobs[other.slot].seq,
+            order => order == Ordering::Less,
+        }
     }
 }
