@@ -55,7 +55,7 @@ pub(crate) struct TestInbox(Sender<Event>);
 impl Inbox for TestInbox {
     fn deliver(&self, completions: &mut Vec<Completion>) {
         // The keeper ends with the process only.
-        let _ = self.0.send(Event::Tested(completions.drain(..).collect()));
+        let _ = self.0.send(Event::Tested(std::mem::take(completions)));
     }
 }
 
