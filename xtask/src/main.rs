@@ -2,6 +2,7 @@
 
 mod command;
 mod demo;
+mod fuzz;
 mod install;
 mod kryoptic;
 mod nspawn;
@@ -28,12 +29,15 @@ enum Chore {
     Test(stages::Arguments),
     /// Makes an installation under target/demo, signs with every kind of key over HTTP, and lets openssl verify
     Demo(demo::Arguments),
+    /// Throws random bytes, guided by coverage, at whatever reads bytes from outside
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Test(arguments) => stages::run(&arguments),
         Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Fuzz(arguments) => fuzz::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error}");

@@ -13,7 +13,7 @@ use std::{
 
 use clap::Args;
 
-use crate::{Result, cache, command, command::Job, install, kryoptic, nspawn, tally::Tally, workspace};
+use crate::{Result, cache, command, command::Job, fuzz, install, kryoptic, nspawn, tally::Tally, workspace};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -44,10 +44,20 @@ const STAGES: &[Stage] = &[
     Stage { name: "clippy", budget_s: 240, what: "clippy has nothing to say", run: clippy, vital: false },
     Stage { name: "kryoptic", budget_s: 420, what: "a second PKCS#11 token, built once", run: kryoptic, vital: false },
     Stage { name: "tests", budget_s: 360, what: "unit, property and end-to-end tests", run: tests, vital: false },
-    Stage { name: "python", budget_s: 60, what: "the protocol's client in Python", run: python, vital: false },
+    Stage { name: "python", budget_s: 60, what: "the protocol's client and judges in Python", run: python, vital: false },
+    Stage {
+        name: "fuzz",
+        budget_s: 300,
+        what: "random bytes at what reads bytes from outside",
+        run: fuzz,
+        vital: false,
+    },
     Stage { name: "demo", budget_s: 120, what: "the demo on either token", run: demo, vital: false },
     Stage { name: "systemd", budget_s: 120, what: "the units under a real systemd", run: systemd, vital: false },
 ];
+
+/// How long each target of the stage `fuzz` runs. The stage's budget is for building them for the first time.
+const FUZZ_SECONDS: u32 = 3;
 
 /// Stages whose tests are ignored ones to the stage `tests`.
 const IGNORED_BY_TESTS: [&str; 2] = ["python", "systemd"];
@@ -153,13 +163,21 @@ fn tests(place: &Place) -> Result<Tally> {
     place.tests(&["--workspace"], &[], &env)
 }
 
-/// Runs the end-to-end tests with the client in Python. To the stage `tests` they are ignored ones.
+/// Runs the tests that need Python: the protocol's client, and judges of XML. To the stage `tests` they are ignored.
 fn python(place: &Place) -> Result<Tally> {
     let python = install::python(&place.log)?;
-    let mut tally =
-        place.tests(&["--package", "segl-tests", "--test", "e2e"], &["python::"], &[("SEGL_PYTHON", &python)])?;
+    let mut tally = place.tests(
+        &["--package", "segl-tests", "--package", "segl-assertion"],
+        &["python::"],
+        &[("SEGL_PYTHON", &python)],
+    )?;
     tally.skipped = 0;
     Ok(tally)
+}
+
+/// A few seconds a target: that all of them build and run, and what the seeds and their nearest neighbours find.
+fn fuzz(place: &Place) -> Result<Tally> {
+    fuzz::all(None, FUZZ_SECONDS, &place.log)
 }
 
 fn demo(place: &Place) -> Result<Tally> {

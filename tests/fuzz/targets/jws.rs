@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let policy = JwsPolicy {
         types: vec!["JWT".into()],
         issuers: vec!["https://op.example".into()],
-        exp_max_s: 600,
+        lifetime_max_s: 600,
         ..JwsPolicy::default()
     };
     for policy in [policy, JwsPolicy { no_token: true, ..JwsPolicy::default() }] {

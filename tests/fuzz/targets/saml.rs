@@ -18,10 +18,10 @@ fuzz_target!(|bytes: &[u8]| {
         }
     };
     let assertion = document.assertion();
-    let _ = (assertion.issuer().value(), assertion.issuer().format(), assertion.xpath());
+    assert_eq!(assertion.id(), document.assertion().element().attribute("ID").unwrap_or_default());
     for attribute in assertion.attributes() {
-        let _ = (attribute.name(), attribute.xpath());
-        attribute.values().for_each(|value| drop(value.text()));
+        assert!(attribute.xpath().starts_with("/"));
+        assert!(attribute.values().all(|value| value.text().is_none() == value.is_element_valued()));
     }
     let prepared = document.prepare(SignatureMethod::RsaSha256, DigestMethod::Sha256, &KeyInfo::NONE);
     let (at, element) = prepared.clone().signature_element(&[1; 384]);

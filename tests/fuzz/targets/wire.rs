@@ -7,7 +7,7 @@ use segl_wire::{
     SignBatch, SignJws, Signed, SignedAssertion, SignedAssertionBatch, SignedBatch, SignedJws, check, encode_frame,
 };
 
-const LIMITS: Limits = Limits { batch_max: 1000, message_max: 65_536 };
+const LIMITS: Limits = Limits { batch_max: 1000, message_max: 65_536, document_max: 65_536 };
 
 /// Whatever is read is written again as it was: there is one encoding.
 fn read<'a, M: Message<'a>>(kind: Kind, id: u64, body: &'a [u8]) {
