@@ -21,6 +21,8 @@ pub(super) struct Entry<P> {
     pub(super) job: Job<P>,
     /// Its place in the order of arrival; unique
     pub(super) seq: u64,
+    /// The group it was submitted to; it may be tried again in one of fewer tokens
+    pub(super) home: u16,
     /// Neighbours in the list it waits in
     pub(super) prev: u32,
     pub(super) next: u32,
@@ -73,6 +75,7 @@ impl<P> Jobs<P> {
         let entry = Entry {
             job,
             seq,
+            home: place.origin().1,
             prev: NIL,
             next: NIL,
             place,

@@ -363,11 +363,13 @@ impl<P: Clone> Core<P> {
             && entry.job.deadline_ns > now_ns;
         let tokens = self.queues.groups()[usize::from(group)].tokens;
         let others = tokens.without(TokenSet::only(token));
+        let home = self.queues.groups()[usize::from(entry.home)].tokens;
         let tokens = match verdict.retry {
             Retry::Never => TokenSet::EMPTY,
             Retry::Elsewhere if self.hopeful(others, probe) => others,
             // With no other token, another session of this one is better than an error.
-            Retry::Here | Retry::Elsewhere => tokens,
+            Retry::Here | Retry::Elsewhere if self.hopeful(tokens, probe) => tokens,
+            Retry::Here | Retry::Elsewhere => home,
         };
         if !allowed || !self.hopeful(tokens, probe) {
             return self.complete(now_ns, slot, Err(failure), out);
@@ -432,7 +434,15 @@ impl<P: Clone> Core<P> {
             let failure = self.unavailable(now_ns, tokens);
             for lane in 0..self.queues.lanes() {
                 while let Some(slot) = self.queues.first_of(lane, group) {
-                    self.fail_waiting(now_ns, slot, failure.clone(), out);
+                    let home = self.jobs[slot].home;
+                    if self.hopeful(self.queues.groups()[usize::from(home)].tokens, probe) {
+                        // It was to be tried again elsewhere. Where it failed is better than nowhere.
+                        self.queues.remove(&mut self.jobs, slot);
+                        self.jobs[slot].place = Place::Waiting { lane, group: home };
+                        self.wait(now_ns, slot);
+                    } else {
+                        self.fail_waiting(now_ns, slot, failure.clone(), out);
+                    }
                 }
             }
         }
@@ -534,6 +544,8 @@ fn discard_late<P>(reference: u64, token: u16, result: &CallResult, out: &mut Ve
     let signed = match result {
         CallResult::Signed(_) => true,
         CallResult::Failed(error) if error.verdict().signed == Signed::Unknown => return,
+        // It counts as one where signatures are counted, and nobody gets to see it either.
+        CallResult::Failed(error) if error.kind() == Kind::WrongSignature => true,
         CallResult::Failed(_) | CallResult::Expired | CallResult::Skipped => false,
     };
     out.push(Action::Alarm(Alarm::Discarded { reference, token, reason: Discard::Late, signed }));

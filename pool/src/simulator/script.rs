@@ -382,7 +382,7 @@ fn token(draw: &mut Draw, index: u16, one_module: bool, mood: Mood) -> TokenPlan
         sessions,
         preferred: draw.percent(60),
         service_ns: draw.of(&[200_000, MS, 5 * MS]),
-        slow_key: draw.of(&[1, 4, 20]),
+        slow_key: if mood == Mood::Even { 1 } else { draw.of(&[1, 4, 20]) },
         even: mood == Mood::Even,
         tail_permille: if mood == Mood::Even { 0 } else { draw.of(&[0, 5, 30]) },
         session_cap: if draw.percent(80) { u32::from(sessions) + 1 } else { draw.between(1, 4) as u32 },

@@ -33,8 +33,9 @@ pub(super) struct Token {
     incarnation: u32,
     logged_in: bool,
     next_number: u32,
-    /// Sessions that are open there, and when they were last used
-    open: BTreeMap<u32, u64>,
+    /// Sessions that are open there by their number: whose it is, and when it was last used
+    open: BTreeMap<u32, (u64, u64)>,
+    next_holder: u64,
     /// `segl-hsm`'s generation, and whether it was given up
     generation: u32,
     given_up: bool,
@@ -70,7 +71,9 @@ pub(super) enum Failing {
 pub(super) struct Handle {
     pub(super) epoch: u32,
     incarnation: u32,
-    pub(super) number: u32,
+    number: u32,
+    /// Numbers are given again, this is not
+    holder: u64,
     generation: u32,
 }
 
@@ -92,6 +95,7 @@ impl Token {
             logged_in: false,
             next_number: 1,
             open: BTreeMap::new(),
+            next_holder: 0,
             generation: 0,
             given_up: true,
             absent: false,
@@ -143,8 +147,10 @@ impl Token {
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.open.insert(number, now_ns);
-        Ok(Handle { epoch: module.epoch, incarnation: self.incarnation, number, generation: self.generation })
+        let holder = self.next_holder;
+        self.next_holder += 1;
+        self.open.insert(number, (holder, now_ns));
+        Ok(Handle { epoch: module.epoch, incarnation: self.incarnation, number, holder, generation: self.generation })
     }
 
     /// C_Login and the look-up of keys. Says too whether a wrong PIN was tried.
@@ -178,17 +184,17 @@ impl Token {
 
     fn make(&mut self, module: &Module, handle: Handle, now_ns: u64) -> (Result<(), Error>, bool) {
         if let Some(answer) = module.broken {
-            return (Err(answer.in_sign()), self.draw.percent(20));
+            return (Err(answer.in_sign()), false);
         }
         if self.absent {
             let answer = self.draw.of(&[Answer::Removed, Answer::NotPresent]);
             return (Err(answer.in_sign()), false);
         }
         self.expire(now_ns);
-        if handle.incarnation != self.incarnation || !self.open.contains_key(&handle.number) {
+        if !self.knows(handle) {
             return (Err(Answer::SessionInvalid.in_sign()), false);
         }
-        self.open.insert(handle.number, now_ns);
+        self.open.insert(handle.number, (handle.holder, now_ns));
         if !self.logged_in {
             return (Err(Answer::NotLoggedIn.in_sign()), false);
         }
@@ -209,7 +215,7 @@ impl Token {
     /// A call that keeps a session alive.
     pub(super) fn keep_alive(&mut self, module: &Module, handle: Handle, now_ns: u64) -> Result<(), Error> {
         let result = self.reach(module, handle, now_ns).and_then(|()| {
-            self.open.insert(handle.number, now_ns);
+            self.open.insert(handle.number, (handle.holder, now_ns));
             Ok(())
         });
         self.judged(handle, result)
@@ -217,7 +223,8 @@ impl Token {
 
     /// C_CloseSession: what it answers is nobody's concern.
     pub(super) fn close(&mut self, handle: Handle) {
-        if handle.generation == self.generation && handle.incarnation == self.incarnation {
+        // A number that is another's by now is left alone.
+        if self.knows(handle) {
             self.open.remove(&handle.number);
         }
         if self.open.is_empty() && !self.plan.anchor {
@@ -302,11 +309,12 @@ impl Token {
         }
         self.reached(module)?;
         self.expire(now_ns);
-        if handle.incarnation == self.incarnation && self.open.contains_key(&handle.number) {
-            Ok(())
-        } else {
-            Err(Answer::SessionInvalid.beside_sign("C_GetSessionInfo"))
-        }
+        if self.knows(handle) { Ok(()) } else { Err(Answer::SessionInvalid.beside_sign("C_GetSessionInfo")) }
+    }
+
+    fn knows(&self, handle: Handle) -> bool {
+        let holds = self.open.get(&handle.number).is_some_and(|&(holder, _)| holder == handle.holder);
+        holds && handle.incarnation == self.incarnation
     }
 
     fn reached(&mut self, module: &Module) -> Result<(), Error> {
@@ -329,7 +337,7 @@ impl Token {
     /// Sessions that nobody used for too long are gone.
     fn expire(&mut self, now_ns: u64) {
         if let Some(expiry_ns) = self.plan.expiry_ns {
-            self.open.retain(|_, &mut used_ns| now_ns.saturating_sub(used_ns) <= expiry_ns);
+            self.open.retain(|_, &mut (_, used_ns)| now_ns.saturating_sub(used_ns) <= expiry_ns);
         }
     }
 

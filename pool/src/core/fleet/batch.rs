@@ -89,7 +89,9 @@ impl Fleet {
         session.losses = 0;
         // One of a generation that was given up says nothing for the next.
         if session.spoilt.is_none() {
-            self.tokens[usize::from(session.token)].rebuilds = 0;
+            let token = &mut self.tokens[usize::from(session.token)];
+            token.rebuilds = 0;
+            token.rung_failed = 0;
         }
     }
 

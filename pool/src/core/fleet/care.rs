@@ -1,6 +1,6 @@
 //! Care for sessions: what they answer to being opened, logged in, kept alive and closed, and what operators ask for.
 
-use segl_hsm::Error;
+use segl_hsm::{Error, Rung};
 
 use super::{Fleet, Standing, State};
 use crate::core::event::{Action, Alarm, Generation, SessionId};
@@ -60,6 +60,11 @@ impl Fleet {
         let session = &self.sessions[usize::from(id.0)];
         let index = session.token;
         let token = &mut self.tokens[usize::from(index)];
+        if let Err(error) = &result
+            && error.verdict().rung == Rung::Operator
+        {
+            token.login_refused = Some(error.clone());
+        }
         match result {
             // A login to a generation that was given up meanwhile.
             _ if session.spoilt.is_some() => self.release(now_ns, id, out),
@@ -75,7 +80,10 @@ impl Fleet {
             }
             Err(error) if token.logged_in => {
                 out.push(Action::Alarm(Alarm::RefreshFailed { token: index, error: error.clone() }));
-                self.failed(now_ns, id, &error, now_ns, out);
+                // A refused login costs nothing while the one before holds.
+                if error.verdict().rung != Rung::Operator {
+                    self.failed(now_ns, id, &error, now_ns, out);
+                }
                 self.release(now_ns, id, out);
             }
             Err(error) => {
@@ -139,6 +147,7 @@ impl Fleet {
             token.away = false;
             token.failures = 0;
             token.retry_ns = now_ns;
+            token.login_refused = None;
             // What it was before says nothing of what it is now.
             self.give_up_generation(now_ns, index, out);
         }
@@ -160,6 +169,7 @@ impl Fleet {
             Standing::In => {}
         }
         token.retry_ns = now_ns;
+        token.login_refused = None;
         // A login that is under way may have passed the new keys by.
         token.refresh = token.logged_in || token.count(State::LoggingIn) > 0;
         self.tend(now_ns, index, out);

@@ -62,7 +62,7 @@ impl Fleet {
         let counted = error.kind() == Kind::SessionCount;
         // One more than the token gives costs none of those that sign, whatever it says; if it is gone, they will
         // hear for themselves.
-        if counted && taken > 0 || signs {
+        if counted && taken > token.count(State::Stuck) || signs {
             token.last_error = Some(error);
             token.cap = token.cap.min(taken.max(1));
             // Told once it is known how many there are, and not again each time more were asked for in vain.

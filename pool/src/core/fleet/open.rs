@@ -16,6 +16,9 @@ impl Fleet {
             }
             return;
         }
+        if let Some(error) = token.login_refused.take_if(|_| !token.logged_in) {
+            return self.token_failed(now_ns, index, error, out);
+        }
         if token.all_again_ns.is_some_and(|all_again_ns| all_again_ns <= now_ns) {
             token.all_again_ns = None;
             token.cap = token.sessions.len() as u16;

@@ -28,6 +28,9 @@ pub(in crate::core) struct Token {
     pub(super) logged_in_ns: u64,
     /// Somebody has vouched for it since it was away
     pub(super) vouched: bool,
+    /// A login was refused so that only an operator can help, while an earlier one still held: when that is over,
+    /// no other is tried
+    pub(super) login_refused: Option<Error>,
     /// Log in once more when a session is free
     pub(super) refresh: bool,
     /// The last try to reach it failed: whoever waits for it alone, waits in vain
@@ -154,6 +157,7 @@ impl Token {
             logged_in: false,
             logged_in_ns: 0,
             vouched: false,
+            login_refused: None,
             refresh: false,
             away: false,
             failures: 0,

@@ -504,3 +504,38 @@ fn a_route_is_usable_while_some_session_of_it_signs() {
     scene.step(Event::Leave { token: 0 });
     assert_eq!(scene.core.snapshot().route_usable, [false, true, false]);
 }
+
+#[test]
+fn a_login_refused_at_a_refresh_is_not_tried_again_and_the_token_signs_as_long_as_the_one_before_holds() {
+    let mut scene = ready(&[1]);
+    scene.step(Event::Refresh { token: 0 });
+    scene.fail_login(error(Signed::No, Retry::Elsewhere, Rung::Operator));
+    assert!(matches!(scene.alarms[..], [Alarm::RefreshFailed { token: 0, .. }]));
+    scene.submit([job(1)]);
+    scene.sign_all();
+    assert_eq!(scene.take_done(), [(1, Ok(()))]);
+
+    scene.submit([job(2)]);
+    scene.fail_batch(error(Signed::No, Retry::Never, Rung::Token));
+    scene.answer_all_well();
+    assert_eq!((state(&scene, 0), scene.logins.len()), (TokenState::NeedsOperator, 0));
+    scene.step(Event::Refresh { token: 0 });
+    scene.answer_all_well();
+    assert_eq!(state(&scene, 0), TokenState::Ready);
+}
+
+#[test]
+fn who_is_to_be_tried_again_elsewhere_comes_back_when_elsewhere_goes_away() {
+    let mut scene = ready(&[2, 1]);
+    scene.step(Event::Leave { token: 1 });
+    scene.answer_all_well();
+    scene.step(Event::Join { token: 1 });
+    // Only one try at the second token is under way.
+    scene.submit([job(1)]);
+    scene.fail_batch(error(Signed::No, Retry::Elsewhere, Rung::Session));
+    assert!(scene.take_done().is_empty(), "it waits for the second token");
+    scene.fail_open(error(Signed::No, Retry::Elsewhere, Rung::Session));
+    scene.answer_all_well();
+    scene.sign_all();
+    assert_eq!(scene.take_done(), [(1, Ok(()))]);
+}

@@ -1,10 +1,10 @@
 //! Jobs and calls: what each job may go through, and what must be told of it.
 
-use segl_hsm::{Error, Retry, Signed};
+use segl_hsm::{Error, Kind, Retry, Signed};
 
 use super::{Watch, promise};
 use crate::{
-    Attempts, Completion, Discard, Failure, Fate, Job, TokenSet,
+    Attempts, Completion, Discard, Failure, Fate, Job, TokenSet, Work,
     core::{Call, CallId, CallResult, Generation, SessionId},
     simulator::script::{MS, ROOMY_BURST},
 };
@@ -105,9 +105,9 @@ impl Watch {
         let CallSeen { tag, token, given_up, .. } = *seen;
         let entered = matches!(result, CallResult::Signed(_) | CallResult::Failed(_));
         if given_up {
-            if entered {
+            if let Some(signed) = news(result) {
                 let reference = self.jobs[&tag].job.reference;
-                self.late.push((reference, token, made_known(result)));
+                self.late.push((reference, token, signed));
             }
         } else {
             let job = self.jobs.get_mut(&tag).expect("a call has a job");
@@ -124,15 +124,18 @@ impl Watch {
                 self.waits_again(tag);
             }
         }
+        let now_ns = self.now_ns;
         let place = &mut self.places[usize::from(id.0)];
         if place.generation == generation {
+            place.heard_ns = now_ns;
             place.batch.retain(|&running| running != call);
             if place.batch.is_empty() && place.standing == super::places::Standing::Signing {
                 place.standing = super::places::Standing::Idle;
             }
             match result {
-                CallResult::Failed(error) => self.spoil(id, error),
-                CallResult::Signed(_) => self.has_signed(id),
+                // Of a call that was given up nothing is believed.
+                CallResult::Failed(error) if !given_up => self.spoil(id, error),
+                CallResult::Signed(_) if !given_up && self.jobs[&tag].job.work == Work::Sign => self.has_signed(id),
                 _ => {}
             }
         }
@@ -257,7 +260,9 @@ impl Watch {
         let tag = completion.tag;
         let now_ns = self.now_ns;
         if self.healed && !seen.job.probe {
-            let served = completion.result.is_ok();
+            // A session that nobody used since it went stale may be found out now.
+            let stale = |failure: &Failure| matches!(failure, Failure::Token(error) if error.kind() == Kind::Session);
+            let served = completion.result.as_ref().err().is_none_or(stale);
             self.check(served, promise::SERVED, || format!("job {tag} ends with {:?}", completion.result));
         }
         match &completion.result {
@@ -362,9 +367,14 @@ fn fate(result: &CallResult) -> Option<Fate> {
     }
 }
 
-/// Whether the result says that a signature was made.
-fn made_known(result: &CallResult) -> bool {
-    matches!(result, CallResult::Signed(_))
+/// Whether a signature was made, where a late result says something new about that.
+fn news(result: &CallResult) -> Option<bool> {
+    match fate(result)? {
+        Fate::Released => Some(true),
+        Fate::Unknown => None,
+        Fate::Discarded(_) => Some(true),
+        Fate::Failed => Some(false),
+    }
 }
 
 fn same(told: &Attempts, seen: &[AttemptSeen]) -> bool {

@@ -164,13 +164,16 @@ impl Watch {
             Event::Gone { session, generation } => self.gone(*session, *generation),
             Event::Vouch { token, ok } => {
                 let seen = &mut self.tokens[usize::from(*token)];
-                seen.vouched = seen.vouched && *ok || seen.probation && *ok;
-                seen.probation = false;
+                // Nobody asked about one that is not on probation.
+                if std::mem::take(&mut seen.probation) {
+                    seen.vouched = *ok;
+                }
             }
             Event::Join { token } => {
                 let seen = &mut self.tokens[usize::from(*token)];
                 if !std::mem::replace(&mut seen.joined, true) {
                     seen.needs_operator = false;
+                    seen.login_refused = false;
                     seen.refusals = 0;
                 }
             }
@@ -182,6 +185,7 @@ impl Watch {
                 let seen = &mut self.tokens[usize::from(*token)];
                 if seen.joined {
                     seen.needs_operator = false;
+                    seen.login_refused = false;
                     seen.refusals = 0;
                 }
             }
@@ -236,7 +240,7 @@ impl Watch {
                 }
                 self.check(*reason == Discard::Late, promise::LATE, || format!("{alarm:?} gives another reason"));
             }
-            Alarm::Stuck { token, replaced: false, .. } => self.tokens[usize::from(*token)].lost_places += 1,
+            Alarm::Stuck { token, call, replaced: false } => self.place_lost(*token, call),
             _ => {}
         }
     }

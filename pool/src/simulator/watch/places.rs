@@ -19,12 +19,16 @@ pub(in crate::simulator) struct PlaceSeen {
     pub(super) standing: Standing,
     /// Since when it owes an answer
     since_ns: u64,
+    /// When something of its batch was last heard of
+    pub(super) heard_ns: u64,
     /// The batch, as far as it is not told of
     pub(super) batch: Vec<CallId>,
     /// The session's number; none while there is no session
     opened: u64,
-    /// An error has spoilt it
+    /// An error has spoilt it, or it is waited for no longer
     pub(super) spoilt: bool,
+    /// It was given up, and no other thread took its place: what it says later is not believed
+    lost: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +48,18 @@ pub(super) enum Standing {
 pub(in crate::simulator) struct TokenSeen {
     pub(super) joined: bool,
     pub(super) logged_in: bool,
+    /// An error spoke against the login: whether Core believes it depends on when the call began
+    login_doubted: bool,
     /// Sessions up to this number are void
     void: u64,
     pub(super) probation: bool,
     pub(super) vouched: bool,
     pub(super) needs_operator: bool,
+    pub(super) login_refused: bool,
     /// Wrong PINs tried since an operator acted
     pub(super) refusals: u32,
     /// Threads given up that have not come back, with their generations
     ghosts: Vec<(SessionId, Generation)>,
-    /// Times that a place was lost since no more threads are given up
-    pub(super) lost_places: u32,
     /// Sessions it said to give, and until when that holds
     cap: Option<(usize, u64)>,
     /// Opens, logins and calls that failed so that the token, or more, is to be rebuilt, since it last signed
@@ -68,9 +73,11 @@ impl PlaceSeen {
             generation: Generation(0),
             standing: Standing::Closed,
             since_ns: 0,
+            heard_ns: 0,
             batch: Vec::new(),
             opened: 0,
             spoilt: false,
+            lost: false,
         }
     }
 }
@@ -92,7 +99,41 @@ impl Watch {
         if settles {
             place.standing = then;
         }
-        settles
+        settles && !place.lost
+    }
+
+    /// Core says that a place of the token is lost to such a call: the one that is in it for longest.
+    pub(super) fn place_lost(&mut self, token: u16, call: &str) {
+        let owed = match call {
+            "open" => Standing::Opening,
+            "login" => Standing::LoggingIn,
+            "keep-alive" => Standing::KeepingAlive,
+            "close" => Standing::Closing,
+            "reinitialise" => Standing::Reinitialising,
+            _ => Standing::Signing,
+        };
+        let now_ns = self.now_ns;
+        let after_ns = self.script.tokens[usize::from(token)].stuck_after_ns;
+        let calls = &self.calls;
+        let since_ns = |place: &PlaceSeen| {
+            let begun = place.batch.iter().filter_map(|call| calls[call].begun_ns);
+            begun.min().unwrap_or_default().max(place.since_ns)
+        };
+        let places = self.places.iter_mut().map(|place| (since_ns(place), place));
+        // A call can have begun a little before it did.
+        let due = places.filter(|(since_ns, place)| {
+            let there = place.token == token && place.standing == owed && !place.lost;
+            there && now_ns + MS >= since_ns.saturating_add(after_ns)
+        });
+        match due.min_by_key(|&(since_ns, _)| since_ns) {
+            Some((_, place)) => {
+                place.lost = true;
+                place.spoilt = true;
+                let call = place.batch.iter().copied().find(|call| calls[call].begun_ns.is_some());
+                call.into_iter().for_each(|call| self.given_up(call));
+            }
+            None => self.fail(promise::STUCK_EARLY, format!("token {token} loses a place to {call:?} before its time")),
+        }
     }
 
     // --- What Core hears ---
@@ -104,12 +145,13 @@ impl Watch {
         }
         let index = self.place(id).token;
         let others = self.taken(index);
+        let lost = self.places.iter().filter(|place| place.token == index && place.lost).count();
         let retry_ns = self.script.rules.session_count_retry_ns;
         let now_ns = self.now_ns;
         let token = self.token_of(id);
         match result {
             Ok(()) => {}
-            Err(error) if error.kind() == Kind::SessionCount && others > 0 => {
+            Err(error) if error.kind() == Kind::SessionCount && others > lost => {
                 let cap =
                     token.cap.filter(|&(_, until_ns)| now_ns < until_ns).map_or(others, |(cap, _)| cap.min(others));
                 token.cap = Some((cap, now_ns.saturating_add(retry_ns)));
@@ -130,13 +172,26 @@ impl Watch {
             return;
         }
         let place = self.place(id).clone();
+        let module = self.script.tokens[usize::from(place.token)].module;
+        // With others in the module it may have been given up for their sake.
+        let alone = self.script.tokens.iter().filter(|token| token.module == module).count() == 1;
         let token = self.token_of(id);
         match result {
-            Ok(()) => token.logged_in |= place.opened > token.void && !place.spoilt,
+            Ok(()) => {
+                token.logged_in |= place.opened > token.void && !place.spoilt;
+                token.login_doubted = false;
+            }
             Err(error) => {
                 token.failures += 1;
-                token.needs_operator |= Self::is_operators(error) && place.opened > token.void;
-                if !token.logged_in {
+                // A login from before may still hold; another is not tried.
+                let refused = Self::is_operators(error);
+                token.login_refused |= refused;
+                token.needs_operator |= refused && !token.logged_in;
+                if refused && token.logged_in {
+                    return;
+                }
+                // What a session says that is void says nothing of the token.
+                if alone && !token.logged_in && !place.spoilt && place.opened > token.void {
                     token.vouched = false;
                 }
                 self.spoil(id, error);
@@ -156,8 +211,8 @@ impl Watch {
         self.settles(id, generation, Standing::Closing, Standing::Closed);
     }
 
-    pub(super) fn reinitialised(&mut self, id: SessionId, generation: Generation, _ok: bool) {
-        if self.settles(id, generation, Standing::Reinitialising, Standing::Closed) {
+    pub(super) fn reinitialised(&mut self, id: SessionId, generation: Generation, ok: bool) {
+        if self.settles(id, generation, Standing::Reinitialising, Standing::Closed) && ok {
             self.token_of(id).failures = 0;
         }
     }
@@ -179,11 +234,12 @@ impl Watch {
         place.spoilt = true;
         let opened = place.opened;
         let token = self.token_of(id);
+        token.login_doubted |= rung == Rung::Login;
+        token.failures += u32::from(rung >= Rung::Token);
         // What is said of sessions that are void says nothing of those that came after them.
         if rung >= Rung::Token && opened > token.void {
             token.void = next - 1;
             token.logged_in = false;
-            token.failures += 1;
             token.needs_operator |= Self::is_wrong(error);
             if Self::is_wrong(error) {
                 token.vouched = false;
@@ -232,6 +288,8 @@ impl Watch {
     pub(super) fn log_in(&mut self, id: SessionId, generation: Generation) {
         self.used(id, generation, Standing::LoggingIn, "logged in");
         self.left_alone(id, "logged in");
+        let refused = self.token_of(id).login_refused;
+        self.check(!refused, promise::PIN, || format!("{id:?} is logged in where a login was refused"));
     }
 
     pub(super) fn keep_alive(&mut self, id: SessionId, generation: Generation) {
@@ -248,6 +306,19 @@ impl Watch {
         let place = self.place(id);
         place.standing = Standing::Closing;
         place.since_ns = now_ns;
+        place.lost = false;
+        self.login_may_end(id);
+    }
+
+    /// The last session's closing ends the login, as far as Core can know.
+    fn login_may_end(&mut self, id: SessionId) {
+        let token = self.place(id).token;
+        let open = |place: &PlaceSeen| {
+            place.token == token && !matches!(place.standing, Standing::Closed | Standing::Opening | Standing::Closing)
+        };
+        if !self.places.iter().any(open) {
+            self.tokens[usize::from(token)].logged_in = false;
+        }
     }
 
     /// A session is used: it must be there, free, of this generation and not void.
@@ -311,7 +382,10 @@ impl Watch {
                 });
             }
         }
-        self.check(earned, promise::REINITIALISE_EARNED, || format!("module {module} is begun anew"));
+        let failures: Vec<u32> = self.tokens.iter().map(|token| token.failures).collect();
+        self.check(earned, promise::REINITIALISE_EARNED, || {
+            format!("module {module} is begun anew, its tokens having failed {failures:?} times in a row")
+        });
         let place = self.place(id);
         place.generation = generation;
         place.standing = Standing::Reinitialising;
@@ -338,6 +412,7 @@ impl Watch {
         let place = self.place(id);
         place.standing = Standing::Closed;
         place.batch.clear();
+        self.login_may_end(id);
         let token = self.token_of(id);
         token.ghosts.push((id, generation));
         let ghosts = token.ghosts.len();
@@ -375,28 +450,31 @@ impl Watch {
         let usable = |place: &&PlaceSeen| {
             place.token == index && place.standing == Standing::Idle && !place.spoilt && place.opened > token.void
         };
-        let ready = token.joined && token.logged_in && token.vouched && !token.needs_operator;
+        let ready = token.joined && token.logged_in && !token.login_doubted && token.vouched && !token.needs_operator;
         if ready { self.places.iter().filter(usable).count() } else { 0 }
     }
 
-    /// Sessions of a token that have a batch.
-    pub(super) fn signing_of(&self, index: u16) -> usize {
-        let signing = |place: &&PlaceSeen| place.token == index && place.standing == Standing::Signing;
-        self.places.iter().filter(signing).count()
+    /// Sessions of a token that will soon be free, as far as the watch knows.
+    pub(super) fn busy_of(&self, index: u16) -> usize {
+        let busy = |place: &&PlaceSeen| {
+            let kept = matches!(place.standing, Standing::Signing | Standing::KeepingAlive | Standing::LoggingIn);
+            place.token == index && kept
+        };
+        self.places.iter().filter(busy).count()
     }
 
     pub(super) fn check_conserving(&mut self, negligent: Option<u16>) {
         let waiting = self.waiting_sets();
         for tokens in waiting {
             let ready: Vec<u16> =
-                tokens.iter().filter(|&token| self.idle_of(token) > 0 || self.signing_of(token) > 0).collect();
+                tokens.iter().filter(|&token| self.idle_of(token) > 0 || self.busy_of(token) > 0).collect();
             let preferred = |&token: &u16| self.script.tokens[usize::from(token)].preferred;
             let any_preferred = ready.iter().any(preferred);
             // Of several the faster ones may come first, and which these are is Core's to know.
             let first: Vec<u16> = ready.into_iter().filter(|token| !any_preferred || preferred(token)).collect();
             let idle: usize = first.iter().map(|&token| self.idle_of(token)).sum();
-            let signing: usize = first.iter().map(|&token| self.signing_of(token)).sum();
-            self.check(idle == 0 || first.len() > 1 && signing > 0, promise::CONSERVING, || {
+            let busy: usize = first.iter().map(|&token| self.busy_of(token)).sum();
+            self.check(idle == 0 || first.len() > 1 && busy > 0, promise::CONSERVING, || {
                 format!("{idle} sessions of tokens {first:?} stand idle while jobs wait for {tokens:?}")
             });
         }
@@ -409,12 +487,11 @@ impl Watch {
     pub(super) fn check_stuck(&mut self) {
         for index in 0..self.places.len() {
             let place = &self.places[index];
-            let token = &self.tokens[usize::from(place.token)];
-            if matches!(place.standing, Standing::Closed | Standing::Idle) || token.lost_places > 0 {
+            if matches!(place.standing, Standing::Closed | Standing::Idle) || place.lost {
                 continue;
             }
             let last_ns = place.batch.iter().filter_map(|call| self.calls[call].begun_ns).max();
-            let since_ns = last_ns.unwrap_or(place.since_ns).max(place.since_ns);
+            let since_ns = last_ns.unwrap_or_default().max(place.heard_ns).max(place.since_ns);
             let limit_ns = since_ns + self.script.tokens[usize::from(place.token)].stuck_after_ns + NOTICE_NS;
             if self.now_ns > limit_ns {
                 let detail = format!("place {index} is waited for since {since_ns}: {place:?}");

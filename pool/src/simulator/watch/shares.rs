@@ -9,8 +9,8 @@ use crate::{
 };
 
 /// How often a tenant may be passed over by another one on a token while it waits, where all jobs cost the same. One
-/// turn is each other's due, and a guess before the first measurement may be a few times too high.
-const EVEN_PASSES: u32 = 8;
+/// turn is each other's due; but before the first measurements what a job costs is a guess, up to ten times too low.
+const EVEN_PASSES: u32 = 24;
 /// The same where one job may cost a hundred times the other.
 const UNEVEN_PASSES: u32 = 600;
 
