@@ -10,6 +10,7 @@ use crate::saml::{AnyXml, Element, Limits, Malformed, unix_ms};
 
 const METADATA_URI: &str = "urn:oasis:names:tc:SAML:2.0:metadata";
 const XMLDSIG_URI: &str = "http://www.w3.org/2000/09/xmldsig#";
+const XMLENC_URI: &str = "http://www.w3.org/2001/04/xmlenc#";
 const XMLENC11_URI: &str = "http://www.w3.org/2009/xmlenc11#";
 
 /// Longest metadata in bytes.
@@ -101,10 +102,12 @@ fn described_key(descriptor: Element<'_>) -> Option<DescribedKey> {
     Some(DescribedKey { spki, not_after_unix_s, certificate, methods })
 }
 
+/// None for RSA-OAEP with a label, which nobody uses and nothing here supports.
 fn described_method(method: Element<'_>) -> Option<DescribedMethod> {
     let algorithm_of = |element: Element<'_>| element.attribute("Algorithm").map(str::to_owned);
+    let labelled = method.all(XMLENC_URI, "OAEPparams").next().is_some();
     Some(DescribedMethod {
-        algorithm: algorithm_of(method)?,
+        algorithm: algorithm_of(method).filter(|_| !labelled)?,
         digest: method.all(XMLDSIG_URI, "DigestMethod").next().and_then(algorithm_of),
         mgf: method.all(XMLENC11_URI, "MGF").next().and_then(algorithm_of),
     })

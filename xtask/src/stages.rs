@@ -44,7 +44,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "clippy", budget_s: 240, what: "clippy has nothing to say", run: clippy, vital: false },
     Stage { name: "kryoptic", budget_s: 420, what: "a second PKCS#11 token, built once", run: kryoptic, vital: false },
     Stage { name: "tests", budget_s: 360, what: "unit, property and end-to-end tests", run: tests, vital: false },
-    Stage { name: "python", budget_s: 60, what: "the protocol's client and judges in Python", run: python, vital: false },
+    Stage { name: "python", budget_s: 60, what: "the client and judges in Python", run: python, vital: false },
     Stage {
         name: "fuzz",
         budget_s: 300,

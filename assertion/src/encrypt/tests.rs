@@ -135,3 +135,16 @@ fn what_stands_by_itself_declares_what_it_inherited() {
     let expected = "<s:A xmlns:x=\"urn:x\" xmlns:p=\"urn:p\" xmlns=\"urn:d\"\n i='1' xmlns:s=\"urn:s\"><b/></s:A>";
     assert_eq!(standalone(inner), expected);
 }
+
+/// Or else the prefix would be rendered, as one of InclusiveNamespaces, in an assertion that is decrypted in place.
+#[test]
+fn the_prefix_around_an_assertion_is_none_that_means_something_in_it_alone() {
+    let of = |document: &str| {
+        let parsed = AnyXml::parse(document.as_bytes(), &Limits::default()).unwrap();
+        wrapper_prefix(parsed.root())
+    };
+    assert_eq!(of(&format!("<saml:Assertion xmlns:saml=\"{SAML_URI}\"/>")), "saml");
+    assert_eq!(of(&format!("<Assertion xmlns=\"{SAML_URI}\"/>")), "saml");
+    assert_eq!(of(&format!("<Assertion xmlns=\"{SAML_URI}\"><a xmlns:saml=\"{SAML_URI}\"/></Assertion>")), "saml2");
+    assert_eq!(of(&format!("<Assertion xmlns=\"{SAML_URI}\" xmlns:saml=\"urn:x\"><saml:a/></Assertion>")), "saml2");
+}

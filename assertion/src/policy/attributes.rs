@@ -6,8 +6,12 @@ use crate::{
     violation::Violations,
 };
 
-/// `loa`, and the parts it is made of: `ial` and `aal` (NSIS).
-const NSIS: &str = "https://data.gov.dk/concept/core/nsis/";
+pub(super) const SPEC_VERSION: &str = "https://data.gov.dk/model/core/specVersion";
+
+/// The level of assurance (NSIS), and the two parts it is made of.
+pub(super) const LOA: &str = "https://data.gov.dk/concept/core/nsis/loa";
+pub(super) const IAL: &str = "https://data.gov.dk/concept/core/nsis/ial";
+pub(super) const AAL: &str = "https://data.gov.dk/concept/core/nsis/aal";
 
 /// The attributes of an assertion, by name.
 pub(super) struct Attributes<'a>(Vec<(&'a str, Attribute<'a>)>);
@@ -53,11 +57,6 @@ pub(super) fn single(attribute: Attribute<'_>) -> Single<'_> {
     }
 }
 
-/// The name of NSIS's level of assurance, or of a part of it.
-pub(super) fn nsis(part: &str) -> String {
-    format!("{NSIS}{part}")
-}
-
 pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {
     let Checked { policy, assertion, attributes, .. } = checked;
     for (index, (name, attribute)) in attributes.iter().enumerate() {
@@ -83,8 +82,8 @@ pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {
             violations.add("attribute-required", attributes.xpath_of(required, *assertion), text);
         }
     }
-    one_of(checked, &format!("{CORE}specVersion"), &policy.spec_versions, "spec-version", violations);
-    one_of(checked, &nsis("loa"), &policy.assurance_levels, "assurance-level", violations);
+    one_of(checked, SPEC_VERSION, &policy.spec_versions, "spec-version", violations);
+    one_of(checked, LOA, &policy.assurance_levels, "assurance-level", violations);
 }
 
 /// An attribute that is there once with one of the allowed values, or, where none is allowed, is not there.

@@ -2,7 +2,7 @@
 
 use super::{
     BEARER, CORE, Checked,
-    attributes::{Single, nsis, single},
+    attributes::{AAL, IAL, LOA, SPEC_VERSION, Single, single},
     capacity::{CVR, PROFESSIONAL},
 };
 use crate::violation::Violations;
@@ -11,7 +11,7 @@ const ENTITY: &str = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity";
 const URI_NAMES: &str = "urn:oasis:names:tc:SAML:2.0:attrname-format:uri";
 const NAME_ID_FORMATS: [&str; 2] =
     ["urn:oasis:names:tc:SAML:2.0:nameid-format:persistent", "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"];
-const SPEC_VERSION: &str = "OIO-SAML-3.0";
+const VERSION: &str = "OIO-SAML-3.0";
 const LEVELS: [&str; 3] = ["Low", "Substantial", "High"];
 
 pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {
@@ -58,20 +58,19 @@ fn check_attributes(checked: &Checked<'_>, violations: &mut Violations) {
             violations.add("oiosaml3-name-format", attribute.xpath(), "the NameFormat of an attribute is uri");
         }
     }
-    if !matches!(attributes.core("specVersion"), Single::Value(SPEC_VERSION)) {
-        let xpath = attributes.xpath_of(&format!("{CORE}specVersion"), checked.assertion);
-        violations.add("oiosaml3-spec-version", xpath, format!("{CORE}specVersion is {SPEC_VERSION}"));
+    if !matches!(attributes.named(SPEC_VERSION).map(single), Some(Single::Value(VERSION))) {
+        let xpath = attributes.xpath_of(SPEC_VERSION, checked.assertion);
+        violations.add("oiosaml3-spec-version", xpath, format!("{SPEC_VERSION} is {VERSION}"));
     }
-    for (part, required) in [("loa", true), ("ial", false), ("aal", false)] {
-        let name = nsis(part);
-        let good = match attributes.named(&name).map(single) {
+    for (name, required) in [(LOA, true), (IAL, false), (AAL, false)] {
+        let good = match attributes.named(name).map(single) {
             None => !required,
             Some(Single::Value(level)) => LEVELS.contains(&level),
             Some(_) => false,
         };
         if !good {
             let text = format!("{name} is Low, Substantial or High");
-            violations.add("oiosaml3-assurance", attributes.xpath_of(&name, checked.assertion), text);
+            violations.add("oiosaml3-assurance", attributes.xpath_of(name, checked.assertion), text);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{BEARER, Checked};
 use crate::{
-    saml::{Assertion, unix_ms},
+    saml::{Assertion, Element, unix_ms},
     violation::Violations,
 };
 
@@ -25,8 +25,17 @@ impl Clock {
 struct Named<'a> {
     rule: &'static str,
     attribute: &'static str,
-    value: Option<&'a str>,
-    xpath: String,
+    element: Element<'a>,
+}
+
+impl Named<'_> {
+    fn value(&self) -> Option<&str> {
+        self.element.attribute(self.attribute)
+    }
+
+    fn place(&self) -> String {
+        format!("{}/@{}", self.element.xpath(), self.attribute)
+    }
 }
 
 pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {
@@ -34,16 +43,16 @@ pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {
     let check = Times { checked, distance_ms: milliseconds(policy.clock_distance_max_s) };
     check.issued(violations);
 
-    let xpath = assertion.xpath();
-    let Some(conditions) = assertion.conditions() else {
-        violations.add("conditions", xpath, "there is a Conditions with NotOnOrAfter");
-        return check.rest(violations);
-    };
-    let validity_s = policy.validity_max_s;
-    let (xpath, until) = (conditions.xpath(), conditions.not_on_or_after());
-    check.ends(true, validity_s, named("conditions", "NotOnOrAfter", until, xpath.clone()), violations);
-    check.begins(named("conditions", "NotBefore", conditions.not_before(), xpath), violations);
-    check.rest(violations);
+    match assertion.conditions() {
+        None => violations.add("conditions", assertion.xpath(), "there is a Conditions with NotOnOrAfter"),
+        Some(conditions) => {
+            let named = |attribute| Named { rule: "conditions", attribute, element: conditions.element() };
+            check.ends(true, policy.validity_max_s, named("NotOnOrAfter"), violations);
+            check.begins(named("NotBefore"), violations);
+        }
+    }
+    check.confirmations(violations);
+    check.sessions(violations);
 }
 
 struct Times<'c, 'a> {
@@ -62,10 +71,8 @@ impl Times<'_, '_> {
         }
     }
 
-    /// Subject and statements.
-    fn rest(&self, violations: &mut Violations) {
-        let Checked { policy, assertion, clock, .. } = self.checked;
-        let validity_s = policy.validity_max_s;
+    fn confirmations(&self, violations: &mut Violations) {
+        let Checked { policy, assertion, .. } = self.checked;
         for confirmation in assertion.subject().iter().flat_map(|subject| subject.confirmations()) {
             let bearer = confirmation.method() == BEARER;
             let Some(data) = confirmation.data() else {
@@ -75,20 +82,22 @@ impl Times<'_, '_> {
                 }
                 continue;
             };
-            let (xpath, until) = (data.xpath(), data.not_on_or_after());
-            let until = named("confirmation-data", "NotOnOrAfter", until, xpath.clone());
-            self.ends(bearer, validity_s, until, violations);
-            self.begins(named("confirmation-data", "NotBefore", data.not_before(), xpath), violations);
+            let named = |attribute| Named { rule: "confirmation-data", attribute, element: data.element() };
+            self.ends(bearer, policy.validity_max_s, named("NotOnOrAfter"), violations);
+            self.begins(named("NotBefore"), violations);
         }
+    }
+
+    fn sessions(&self, violations: &mut Violations) {
+        let Checked { policy, assertion, clock, .. } = self.checked;
         for statement in assertion.authn_statements() {
             let past = |instant: Instant| instant <= clock.now_ms.saturating_add(self.distance_ms);
             if !unix_ms(statement.authn_instant()).is_some_and(past) {
                 let text = "AuthnInstant is a UTC time that is not ahead of this site's clock";
                 violations.add("authn-instant", statement.xpath() + "/@AuthnInstant", text);
             }
-            let until = statement.session_not_on_or_after();
-            let until = named("session", "SessionNotOnOrAfter", until, statement.xpath());
-            self.ends(false, policy.session_max_s.unwrap_or(validity_s), until, violations);
+            let until = Named { rule: "session", attribute: "SessionNotOnOrAfter", element: statement.element() };
+            self.ends(false, policy.session_max_s.unwrap_or(policy.validity_max_s), until, violations);
         }
     }
 
@@ -97,7 +106,7 @@ impl Times<'_, '_> {
     fn ends(&self, required: bool, max_s: u64, named: Named<'_>, violations: &mut Violations) {
         let clock = &self.checked.clock;
         let latest_ms = clock.issued_ms.unwrap_or(clock.now_ms).saturating_add(milliseconds(max_s));
-        let good = match named.value {
+        let good = match named.value() {
             None => !required,
             Some(value) => unix_ms(value).is_some_and(|end_ms| end_ms > clock.now_ms && end_ms <= latest_ms),
         };
@@ -105,7 +114,7 @@ impl Times<'_, '_> {
             let there = if required { "is there, " } else { "is " };
             let attribute = named.attribute;
             let text = format!("{attribute} {there}a UTC time after now, at most {max_s} s after IssueInstant");
-            violations.add(named.rule, format!("{}/@{attribute}", named.xpath), text);
+            violations.add(named.rule, named.place(), text);
         }
     }
 
@@ -114,18 +123,14 @@ impl Times<'_, '_> {
         let clock = &self.checked.clock;
         let issued_ms = clock.issued_ms.unwrap_or(clock.now_ms);
         let near = |begin_ms: Instant| begin_ms.abs_diff(issued_ms) <= self.distance_ms.unsigned_abs();
-        if let Some(value) = named.value
+        if let Some(value) = named.value()
             && !unix_ms(value).is_some_and(near)
         {
             let (attribute, distance) = (named.attribute, self.checked.policy.clock_distance_max_s);
             let text = format!("{attribute} is a UTC time, at most {distance} s from IssueInstant");
-            violations.add(named.rule, format!("{}/@{attribute}", named.xpath), text);
+            violations.add(named.rule, named.place(), text);
         }
     }
-}
-
-fn named<'a>(rule: &'static str, attribute: &'static str, value: Option<&'a str>, xpath: String) -> Named<'a> {
-    Named { rule, attribute, value, xpath }
 }
 
 fn milliseconds(seconds: u64) -> i64 {
