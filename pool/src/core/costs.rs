@@ -8,6 +8,8 @@ use super::hash::FastMap;
 const ROWS_MAX: usize = 4096;
 /// From so many samples on an average is believed when a job is to be refused for it.
 const SAMPLES_SOLID: u32 = 8;
+/// A token that refused a use so often in a row is asked for it last.
+const REFUSALS: u8 = 3;
 /// A sample above so many times the average counts as this: a stall is no service time.
 const OUTLIER: u64 = 8;
 
@@ -34,6 +36,8 @@ struct OnToken {
     asked_ns: u64,
     /// What is known is old: the next measurement counts alone
     anew: bool,
+    /// How often in a row it refused this use, as another token might not
+    refusals: u8,
 }
 
 /// An exponentially weighted moving average of times, the newest with a weight of 1/8.
@@ -92,6 +96,18 @@ impl Costs {
             on_token.average = Ewma::default();
         }
         on_token.average.learn(sample_ns);
+        on_token.refusals = 0;
+    }
+
+    /// The token refused this use, in a way that says nothing of other tokens.
+    pub(super) fn refused(&mut self, row: u16, token: u16) {
+        let on_token = &mut self.rows[usize::from(row)].by_token[usize::from(token)];
+        on_token.refusals = on_token.refusals.saturating_add(1);
+    }
+
+    /// Whether the token refuses this use again and again.
+    pub(super) fn refuses(&self, row: u16, token: u16) -> bool {
+        self.rows[usize::from(row)].by_token[usize::from(token)].refusals >= REFUSALS
     }
 
     /// The token is asked now: what was known of it before is worth less if it is older than so much.

@@ -303,6 +303,9 @@ impl<P: Clone> Core<P> {
             }
             CallResult::Failed(error) => {
                 self.fleet.tokens[usize::from(token)].errors += 1;
+                if error.verdict().retry == Retry::Elsewhere {
+                    self.costs.refused(entry.cost_row, token);
+                }
                 if own {
                     self.fleet.failed(now_ns, session, &error, started_ns, out);
                 }

@@ -1,14 +1,15 @@
 //! Which session takes which job: handing out batches, and the preference among tokens.
 //!
 //! A job belongs to no token until a session takes it. Among the tokens that can serve it, one is *better* than
-//! another if it is on the own site and the other is not, or, both being alike in that, if it needs less than half the
-//! other's time for this key. A token takes a job for which there are better ones only when
+//! another if that refuses this key again and again and it does not; or if it is on the own site and the other is not;
+//! or, both being alike in that, if it needs less than half the other's time for this key. A token takes a job for which there are better ones only when
 //! - none of them serves (away, on probation, taken out), or
 //! - none of their sessions is free, and what waits for them would keep them busy for longer than this token needs to
 //!   be done with the job (the threshold that is optimal for two unequal servers; Lin, Kumar 1984), or
 //! - the job has waited longer than that already (and longer than [`PATIENCE_NS`]): whatever was expected did not come
 //!   about, a stall for instance, or
-//! - it was held back for being slow, and was asked so long ago that it may have become faster ([`SLOW_FOR_NS`]).
+//! - it was held back for being slow or refusing, and was asked so long ago that this may have changed
+//!   ([`SLOW_FOR_NS`]). A token that refuses takes nothing for the length of a wait.
 //!
 //! So Core is *work conserving* in this sense: after each step, a session that is free means that of each set of tokens
 //! it serves either nothing waits, or the job whose turn it is on its token waits for better tokens, whose sessions
@@ -209,6 +210,9 @@ impl<P: Clone> Core<P> {
         if better.idle {
             return if in_the_end { Turn::Yes } else { Turn::AfterBetter };
         }
+        if self.costs.refuses(entry.cost_row, token) {
+            return Turn::Until(now_ns.saturating_add(SLOW_FOR_NS));
+        }
         let own_ns = self.costs.on_token_ns(entry.cost_row, token);
         let held_ns = entry.submitted_ns.saturating_add(own_ns.max(PATIENCE_NS));
         if self.wait_for(better) > batch_ns.saturating_add(own_ns) || held_ns <= now_ns {
@@ -231,8 +235,11 @@ impl<P: Clone> Core<P> {
         let preferred = self.preferred.contains(token);
         let own_ns = self.costs.on_token_ns(row, token);
         let own_row_is_old = || self.costs.is_old(row, token, now_ns, SLOW_FOR_NS);
+        let refuses = self.costs.refuses(row, token) && !own_row_is_old();
         for other in tokens.iter() {
-            let is_better = if preferred == self.preferred.contains(other) {
+            let is_better = if refuses != self.costs.refuses(row, other) {
+                refuses
+            } else if preferred == self.preferred.contains(other) {
                 own_ns / SLOWER > self.costs.on_token_ns(row, other) && !own_row_is_old()
             } else {
                 !preferred
