@@ -1,11 +1,15 @@
 //! Core's promises, each in a small scene in virtual time; [`simulator`] puts it under random fire.
 
+mod comeback;
+mod modules;
+mod opening;
 mod placement;
 mod queueing;
 mod rungs;
 mod scene;
 mod sharing;
 mod simulator;
+mod stuck;
 mod traffic;
 
 use segl_hsm::{Algorithm, Error, Fault, KeyId, Kind, Retry, Rung, Signed, Verdict};

@@ -45,12 +45,12 @@ impl Batch {
 impl Scene {
     /// Tokens with so many sessions each, route 0 to all of them; nothing has joined.
     pub(super) fn new(rules: Rules, sessions: &[u16]) -> Self {
-        let token = |(index, &sessions): (usize, &u16)| TokenSpec {
-            name: format!("hsm{index}").into(),
-            sessions,
-            ..TokenSpec::default()
-        };
-        let tokens: Vec<TokenSpec> = sessions.iter().enumerate().map(token).collect();
+        let token = |&sessions: &u16| TokenSpec { sessions, ..TokenSpec::default() };
+        Scene::of(rules, sessions.iter().map(token).collect())
+    }
+
+    /// The same with tokens as given.
+    pub(super) fn of(rules: Rules, tokens: Vec<TokenSpec>) -> Self {
         let mut scene = Scene {
             core: Core::new(rules, &tokens),
             now_ns: SECOND,
@@ -162,6 +162,13 @@ impl Scene {
             } else {
                 return;
             }
+        }
+    }
+
+    /// Answers closes with success until there are none.
+    pub(super) fn answer_closes(&mut self) {
+        while let Some((session, generation)) = self.closes.pop_front() {
+            self.step(Event::Closed { session, generation });
         }
     }
 

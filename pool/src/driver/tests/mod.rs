@@ -1,6 +1,7 @@
 //! The driver's promises, on real threads, with tokens that do as they are told.
 
 mod stage;
+mod stuck;
 
 use std::{
     sync::{Arc, Mutex, OnceLock, mpsc},

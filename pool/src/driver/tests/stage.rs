@@ -13,8 +13,8 @@ use std::{
 use segl_hsm::{Algorithm, Error, Input, KeyId, KeyReport, KeySpec, Kind, ModuleId, Result, Session, Signature, Token};
 
 use crate::{
-    Class, Completion, Config, Failure, Inbox, Job, Observer, Pool, RouteId, Rules, TokenSet, TokenSetup, Work,
-    core::Alarm,
+    Class, Completion, Config, Failure, Inbox, Job, Observer, Pool, RouteId, Rules, TokenSet, TokenSetup, TokenState,
+    Work, core::Alarm,
 };
 
 /// Longer than anything takes; only a broken pool waits for it to pass.
@@ -50,6 +50,11 @@ pub(super) struct Told {
     pub(super) begun: Vec<u64>,
     pub(super) open_errors: Vec<Error>,
     pub(super) sign_errors: Vec<Error>,
+    /// So many opens, and the next C_Finalize, stay in the token until the gate is opened
+    pub(super) hanging_opens: u32,
+    pub(super) finalise_hangs: bool,
+    pub(super) reinitialised: u32,
+    pub(super) kept_alive: u32,
     /// Sessions that were used or closed on a thread not their own
     pub(super) strangers: u32,
 }
@@ -68,6 +73,16 @@ impl Script {
 
     pub(super) fn ask<T>(&self, question: impl FnOnce(&Told) -> T) -> T {
         question(&self.state.lock().unwrap())
+    }
+
+    /// Stays until the gate lets one through.
+    fn enter_gate(&self) {
+        self.tell(|told| told.entered += 1);
+        let told = self.state.lock().unwrap();
+        let shut = |told: &mut Told| told.gate == 0;
+        let (mut told, waited) = self.news.wait_timeout_while(told, FOREVER, shut).unwrap();
+        assert!(!waited.timed_out(), "the gate was never opened: {told:?}");
+        told.gate -= 1;
     }
 
     /// Lets so many more gated calls through.
@@ -99,11 +114,23 @@ impl Token for ScriptedToken {
     fn add_keys(&self, _: &[KeySpec]) {}
 
     fn reinitialise(&self) -> Result<()> {
+        if self.script.ask(|told| told.finalise_hangs) {
+            self.script.enter_gate();
+        }
+        self.script.tell(|told| told.reinitialised += 1);
         Ok(())
     }
 
     fn open(&self) -> Result<Box<dyn Session>> {
         let mut failed = None;
+        let mut hangs = false;
+        self.script.tell(|told| {
+            hangs = told.hanging_opens > 0;
+            told.hanging_opens -= u32::from(hangs);
+        });
+        if hangs {
+            self.script.enter_gate();
+        }
         self.script.tell(|told| {
             failed = told.open_errors.pop();
             told.opened += u32::from(failed.is_none());
@@ -135,11 +162,7 @@ impl Session for ScriptedSession {
         let tag = u64::from_le_bytes(message.as_ref().try_into().unwrap());
         self.script.tell(|told| told.begun.push(tag));
         match key {
-            GATED | GATED_TOO => {
-                self.script.tell(|told| told.entered += 1);
-                self.script.wait(|told| told.gate > 0);
-                self.script.tell(|told| told.gate -= 1);
-            }
+            GATED | GATED_TOO => self.script.enter_gate(),
             PANICS => panic!("a bug in the token, as the test wants it"),
             FAILS => {
                 let mut failed = None;
@@ -162,6 +185,8 @@ impl Session for ScriptedSession {
     }
 
     fn keep_alive(&mut self) -> Result<()> {
+        self.check_thread();
+        self.script.tell(|told| told.kept_alive += 1);
         Ok(())
     }
 
@@ -318,11 +343,23 @@ impl Stage {
 
     /// The same, by the rules as given.
     pub(super) fn by_rules(config: Config, sessions: &[u16], prepare: impl Fn(&Script)) -> Self {
+        Stage::set_up(config, sessions, prepare, |_| {})
+    }
+
+    /// The same, with tokens as they are set up.
+    pub(super) fn set_up(
+        config: Config,
+        sessions: &[u16],
+        prepare: impl Fn(&Script),
+        set_up: impl Fn(&mut TokenSetup),
+    ) -> Self {
         let scripts: Vec<Arc<Script>> = sessions.iter().map(|_| Arc::default()).collect();
         scripts.iter().for_each(|script| prepare(script));
         let tokens = sessions.iter().zip(&scripts).enumerate().map(|(index, (&sessions, script))| {
             let token = ScriptedToken { name: format!("hsm{index}"), script: script.clone() };
-            TokenSetup::new(Arc::new(token), sessions)
+            let mut setup = TokenSetup::new(Arc::new(token), sessions);
+            set_up(&mut setup);
+            setup
         });
         let inboxes: Vec<Arc<TestInbox>> = vec![Arc::default(), Arc::default()];
         let observer = Arc::new(TestObserver::default());
@@ -364,6 +401,13 @@ impl Stage {
 
     pub(super) fn inbox(&self) -> &TestInbox {
         &self.inboxes[0]
+    }
+
+    /// Waits until everybody can be served by one session at least of this token.
+    pub(super) fn wait_until_ready(&self, token: u16) {
+        while self.pool.snapshot().tokens[usize::from(token)].state != TokenState::Ready {
+            thread::yield_now();
+        }
     }
 
     /// The same where there are more tokens: token 0 is busy with job 0, and job 1 waits for it.
