@@ -221,7 +221,17 @@ impl Desk {
             OutcomeResult::Discarded { reason, .. } => Some(reason.clone()),
             _ => None,
         };
-        let attempts = completion.attempts.iter().map(|attempt| self.attempt(attempt, why_discarded.as_deref()));
+        let recorded = |attempt: &segl_pool::Attempt| {
+            let (fate, code) = fate(attempt, why_discarded.as_deref());
+            segl_audit::Attempt {
+                token: Cow::Borrowed(self.token_name(attempt.token)),
+                session: attempt.session,
+                fate,
+                code: code.map(Cow::Borrowed),
+                token_us: attempt.token_us,
+            }
+        };
+        let attempts = completion.attempts.iter().map(recorded);
         let tries: Vec<_> = attempts.collect();
         self.note(&Record::Outcome(Outcome {
             intent,
@@ -233,24 +243,6 @@ impl Desk {
             token_us: completion.token_us,
             result,
         }));
-    }
-
-    /// What the pool gave to us may still have gone to nobody.
-    fn attempt<'a>(&'a self, attempt: &segl_pool::Attempt, why_discarded: Option<&'a str>) -> segl_audit::Attempt<'a> {
-        let (fate, code) = match (attempt.fate, why_discarded) {
-            (Fate::Released, None) => (segl_audit::Fate::Released, None),
-            (Fate::Released, Some(why)) => (segl_audit::Fate::Discarded, Some(why)),
-            (Fate::Failed, _) => (segl_audit::Fate::Failed, attempt.code),
-            (Fate::Unknown, _) => (segl_audit::Fate::Unknown, attempt.code),
-            (Fate::Discarded(reason), _) => (segl_audit::Fate::Discarded, Some(reason.name())),
-        };
-        segl_audit::Attempt {
-            token: Cow::Borrowed(self.token_name(attempt.token)),
-            session: attempt.session,
-            fate,
-            code: code.map(Cow::Borrowed),
-            token_us: attempt.token_us,
-        }
     }
 
     /// Records that a call which was given up came back after all.
@@ -334,6 +326,17 @@ impl Desk {
 impl fmt::Debug for Desk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+/// What an attempt came to: what the pool gave to us may still have gone to nobody.
+fn fate<'a>(attempt: &segl_pool::Attempt, why_discarded: Option<&'a str>) -> (segl_audit::Fate, Option<&'a str>) {
+    match (attempt.fate, why_discarded) {
+        (Fate::Released, None) => (segl_audit::Fate::Released, None),
+        (Fate::Released, Some(why)) => (segl_audit::Fate::Discarded, Some(why)),
+        (Fate::Failed, _) => (segl_audit::Fate::Failed, attempt.code),
+        (Fate::Unknown, _) => (segl_audit::Fate::Unknown, attempt.code),
+        (Fate::Discarded(reason), _) => (segl_audit::Fate::Discarded, Some(reason.name())),
     }
 }
 
@@ -441,5 +444,24 @@ fn pool_class(class: Class) -> segl_pool::Class {
         Class::Login => segl_pool::Class::Login,
         Class::Signature => segl_pool::Class::Signature,
         Class::Bulk => segl_pool::Class::Bulk,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_that_the_client_did_not_get_is_discarded_in_the_record_of_its_attempt() {
+        let attempt =
+            |fate| segl_pool::Attempt { token: 0, session: 3, fate, code: Some("CKR_DEVICE_ERROR"), token_us: 7 };
+        use segl_audit::Fate as Recorded;
+        assert_eq!(fate(&attempt(Fate::Released), None), (Recorded::Released, None));
+        let closed = Some("the connection was closed");
+        assert_eq!(fate(&attempt(Fate::Released), closed), (Recorded::Discarded, closed));
+        let wrong = Fate::Discarded(Discard::WrongSignature);
+        assert_eq!(fate(&attempt(wrong), closed), (Recorded::Discarded, Some("wrong-signature")));
+        assert_eq!(fate(&attempt(Fate::Unknown), None), (Recorded::Unknown, Some("CKR_DEVICE_ERROR")));
+        assert_eq!(fate(&attempt(Fate::Failed), closed), (Recorded::Failed, Some("CKR_DEVICE_ERROR")));
     }
 }

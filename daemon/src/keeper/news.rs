@@ -195,3 +195,38 @@ impl News {
         (0u16..).zip(&self.modules).filter(|(_, of)| **of == module).map(|(token, _)| token).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use segl_hsm::Kind;
+
+    use super::*;
+
+    #[test]
+    fn a_storm_is_recorded_once_and_the_keeper_hears_all_of_it() {
+        let (events, received) = mpsc::channel();
+        let names = vec!["hsm-a".into(), "hsm-b".into()];
+        let news = News::new(events, Arc::default(), names, vec![ModuleId(1), ModuleId(1)]);
+        let error = || Error::of(Kind::Device, "C_Sign", "broken");
+        for _ in 0..100 {
+            news.session_lost(0, &error());
+            news.alarm(&Alarm::TokenAway { token: 0, error: error() });
+        }
+        news.alarm(&Alarm::TokenAway { token: 1, error: error() });
+        news.alarm(&Alarm::ModuleReinitialised { module: ModuleId(1) });
+        drop(news);
+        let (mut away, mut noted) = (0, Vec::new());
+        for event in received {
+            match event {
+                Event::Away(_) => away += 1,
+                Event::Noted { token, event, .. } => noted.push((token, event)),
+                _ => panic!("nothing else is said"),
+            }
+        }
+        assert_eq!(away, 101);
+        let expected = [(0, "token-away"), (1, "token-away"), (0, "module-reinitialised"), (1, "module-reinitialised")];
+        assert_eq!(noted, expected);
+    }
+}

@@ -191,6 +191,8 @@ impl Trials {
                 let due = reports.into_iter().flat_map(cards).collect();
                 self.begin(due, None);
             }
+            // A question about a key's presence uses no key and has no intent.
+            Event::Discarded { intent: 0, .. } => {}
             Event::Discarded { intent, token, reason, signed } => {
                 self.shared.desk.discarded(intent, token, reason, signed);
             }
@@ -448,4 +450,22 @@ fn is_used_to_test(card: &KeyCard) -> bool {
     card.entry.self_test == SelfTest::Sign
         && card.entry.purpose != Purpose::Certificate
         && card.entry.validity(clock::unix_s()) == Validity::Valid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_vouched_for_when_a_key_has_passed_or_nothing_speaks_against_it() {
+        let trial = |passed, unclear| Trial { number: 1, left: 0, passed, unclear, on_probation: true };
+        for (passed, unclear, expected, what) in [
+            (1, 0, true, "it signs"),
+            (1, 3, true, "it signs, whatever became of the others"),
+            (0, 0, true, "no key of ours, or keys that fail by themselves and are not used there"),
+            (0, 1, false, "all that is known is that it did not sign"),
+        ] {
+            assert_eq!(trial(passed, unclear).speaks_for_it(), expected, "{what}");
+        }
+    }
 }

@@ -67,6 +67,16 @@ struct Readiness {
     ready: bool,
     journal: String,
     keys: Vec<KeyReadiness>,
+    tokens: Vec<TokenState>,
+}
+
+#[derive(Serialize)]
+struct TokenState {
+    token: String,
+    state: &'static str,
+    sessions: u16,
+    threads_stuck: u16,
+    last_error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -101,7 +111,16 @@ async fn readyz(State(watcher): State<Watcher>) -> (StatusCode, Json<Readiness>)
     let journal = shared.desk.journal().state();
     let ready = some_key_signs && journal == segl_audit::State::Open;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, journal: format!("{journal:?}").to_lowercase(), keys }))
+    let pool = shared.desk.pool_snapshot();
+    let tokens = pool.tokens.iter().map(|token| TokenState {
+        token: token.name.to_string(),
+        state: token.state.name(),
+        sessions: token.sessions_open,
+        threads_stuck: token.threads_stuck,
+        last_error: token.last_error.as_ref().map(ToString::to_string),
+    });
+    let (journal, tokens) = (format!("{journal:?}").to_lowercase(), tokens.collect());
+    (status, Json(Readiness { ready, journal, keys, tokens }))
 }
 
 fn name(state: KeyState) -> &'static str {

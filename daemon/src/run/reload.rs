@@ -132,11 +132,15 @@ impl Inner {
         let wanted_on =
             |token: &str| new.iter().chain(&again).any(|key| key.tokens.iter().any(|name| **name == *token));
         let pool = self.shared.desk.pool_snapshot();
-        let asked: Vec<_> = (0u16..)
-            .zip(&pool.tokens)
-            .filter(|(_, token)| token.state == TokenState::Ready && wanted_on(&token.name))
-            .map(|(token, _)| (token, self.keeper.reports_of(token)))
+        let wanted: Vec<_> = (0u16..).zip(&pool.tokens).filter(|(_, token)| wanted_on(&token.name)).collect();
+        let asked: Vec<_> = wanted
+            .iter()
+            .filter(|(_, token)| matches!(token.state, TokenState::Ready | TokenState::Probation))
+            .map(|(token, _)| (*token, self.keeper.reports_of(*token)))
             .collect();
+        // A login under way may have passed the new keys by; it is done again, and not waited for.
+        let logging_in = wanted.iter().filter(|(_, token)| token.state == TokenState::LoggingIn);
+        logging_in.for_each(|(token, _)| self.shared.desk.refresh(*token));
         asked.iter().for_each(|(token, _)| self.shared.desk.refresh(*token));
         // A key that was missing before must not stand in the way of a new CRL.
         if !self.keeper.wait_for_reports(&asked, LOOK_UP) && !new.is_empty() {
