@@ -199,6 +199,11 @@ impl<P: Clone> Core<P> {
                 let begun = matches!(result, CallResult::Signed(_) | CallResult::Failed(_));
                 let ended_ns = begun.then(|| started_ns.saturating_add(token_ns).min(now_ns));
                 let taken = self.fleet.take_call(session, generation, call, ended_ns);
+                if let (Taken::Stray { token, .. } | Taken::Late { token, .. }, CallResult::Failed(error)) =
+                    (taken, &result)
+                {
+                    self.fleet.failed_late(now_ns, token, error, out);
+                }
                 match taken {
                     Taken::Batch { slot, token } | Taken::Stray { slot, token } => {
                         let own = matches!(taken, Taken::Batch { .. });

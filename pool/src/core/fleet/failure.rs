@@ -41,6 +41,14 @@ impl Fleet {
         }
     }
 
+    /// A call of a thread that was given up failed: that says something of the token only where it computes wrongly.
+    pub(in crate::core) fn failed_late<P>(&mut self, now_ns: u64, index: u16, error: &Error, out: &mut Vec<Action<P>>) {
+        if error.kind() == Kind::WrongSignature {
+            self.tokens[usize::from(index)].last_error = Some(error.clone());
+            self.take_out(now_ns, index, error, out);
+        }
+    }
+
     /// Only an operator's refresh brings it back, on probation.
     fn take_out<P>(&mut self, now_ns: u64, index: u16, error: &Error, out: &mut Vec<Action<P>>) {
         let token = &mut self.tokens[usize::from(index)];

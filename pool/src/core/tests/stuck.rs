@@ -1,6 +1,6 @@
 //! What becomes of a call that does not return, of the rest of its batch, and of the thread that made it.
 
-use segl_hsm::{Retry, Rung, Signed};
+use segl_hsm::{Error, Kind, Retry, Rung, Signed};
 
 use super::{MS, SECOND, error, job, scene::Scene};
 use crate::{
@@ -137,6 +137,17 @@ fn a_late_answer_without_a_signature_ends_the_doubt_and_one_that_does_not_know_d
         let said = scene.alarms.iter().any(|alarm| matches!(alarm, Alarm::Discarded { signed: false, .. }));
         assert_eq!(said, told, "{signed:?}");
     }
+}
+
+#[test]
+fn a_wrong_signature_takes_the_token_out_also_when_it_comes_late() {
+    let mut scene = ready(Rules::default(), &[1]);
+    scene.submit([patient(1)]);
+    let hung = scene.batches.pop_front().unwrap();
+    wait_until_stuck(&mut scene);
+    let wrong = Error::of(Kind::WrongSignature, "verify", "not by this key");
+    scene.return_batch(&hung, vec![CallResult::Failed(wrong)], SECOND);
+    assert_eq!(scene.core.snapshot().tokens[0].state, TokenState::NeedsOperator);
 }
 
 #[test]
