@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod brokers;
+mod documents;
 mod faults;
 mod faults_alone;
 mod fire;

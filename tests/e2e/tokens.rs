@@ -44,7 +44,7 @@ fn room(token: Token) -> Room {
 }
 
 /// `ECDSA-Sig-Value` (RFC 3279 §2.2.3) of `r || s`.
-fn der_of(raw: &[u8]) -> Vec<u8> {
+pub(crate) fn der_of(raw: &[u8]) -> Vec<u8> {
     let integer = |bytes: &[u8]| {
         let significant = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
         let sign = if significant.first().is_none_or(|byte| byte & 0x80 != 0) { &[0][..] } else { &[] };

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod conversation;
+pub mod documents;
 pub mod faulty;
 pub mod http;
 pub mod openssl;

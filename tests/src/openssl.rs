@@ -4,6 +4,14 @@ use std::process::Command;
 
 use crate::{Result, run};
 
+/// A public key (SubjectPublicKeyInfo, DER) as PEM.
+pub fn public_pem(spki_der: &[u8]) -> Result<Vec<u8>> {
+    let dir = tempfile::tempdir()?;
+    let spki = dir.path().join("public.der");
+    std::fs::write(&spki, spki_der)?;
+    run(Command::new("openssl").args(["pkey", "-pubin", "-inform", "DER", "-in"]).arg(&spki))
+}
+
 /// Verifies a signature over `document` by the key in `spki_der`. ECDSA signatures are DER (RFC 3279 §2.2.3).
 ///
 /// `algorithm` is one of Segl's names, such as `rsa-pss-sha256`. An error tells what openssl said.

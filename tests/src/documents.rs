@@ -1,0 +1,126 @@
+//! Keys for assertions and JWS in an installation, realistic assertions of this moment, and `xmlsec1` as their judge.
+
+use std::process::Command;
+
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{Result, openssl, run, site::Site};
+
+/// An RSA-3072 key for assertions.
+pub const LOGIN_RSA: &str = "login-rsa";
+/// A P-256 key for assertions.
+pub const LOGIN: &str = "login-p256";
+/// A P-256 key for JWS.
+pub const TOKENS: &str = "tokens-p256";
+/// The only issuer of assertions that the grants allow.
+pub const ISSUER: &str = "https://saml.nemlog-in.example";
+/// The CVR number in [`company`].
+pub const CVR: &str = "12345678";
+
+/// RSASSA-PKCS1-v1_5 with SHA-256 in XML.
+pub const RSA_SHA256: &str = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256";
+/// ECDSA with SHA-256 in XML.
+pub const ECDSA_SHA256: &str = "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha256";
+/// SHA-256 in XML.
+pub const SHA256: &str = "http://www.w3.org/2001/04/xmlenc#sha256";
+
+const ASSERTION_RULES: &str = r#"[tenant.grant.assertion]
+issuers = ["https://saml.nemlog-in.example"]
+audiences = ["https://sag.korsbaek.example", "https://selvbetjening.korsbaek.example"]
+validity_max = "1h"
+session_max = "8h"
+clock_distance_max = "1m"
+name_id_formats = [
+    "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent",
+    "urn:oasis:names:tc:SAML:2.0:nameid-format:transient",
+]
+spec_versions = ["OIO-SAML-3.0"]
+assurance_levels = ["Low", "Substantial", "High"]
+"#;
+
+const JWS_RULES: &str = r#"[tenant.grant.jws]
+issuers = ["https://idp.example"]
+audiences = ["https://app.example/*"]
+lifetime_max = "10m"
+types = ["JWT"]
+claims = [{ name = "sub" }]
+"#;
+
+/// Adds the keys, the first tenant's grants to them, and the same at the broker. To be called before the start.
+pub fn add(site: &mut Site) -> Result<()> {
+    let keys = [
+        (LOGIN_RSA, "assertion", "rsa-3072", "rsa:3072", "rsa-pkcs1-sha256", ASSERTION_RULES),
+        (LOGIN, "assertion", "ec-p256", "EC:prime256v1", "ecdsa-p256-sha256", ASSERTION_RULES),
+        (TOKENS, "jws", "ec-p256", "EC:prime256v1", "ecdsa-p256-sha256", JWS_RULES),
+    ];
+    for (name, purpose, embedded, pkcs11, algorithm, rules) in keys {
+        let (token, locator) = match site.softhsm() {
+            Some(softhsm) => ("softhsm", format!("uri = \"pkcs11:{}\"", softhsm.generate(pkcs11, name)?)),
+            None => {
+                let generate = format!("generate = [\n    {{ file = \"{name}.pem\", type = \"{embedded}\" }},\n");
+                site.segld_toml = site.segld_toml.replacen("generate = [\n", &generate, 1);
+                ("embedded", format!("file = \"{name}.pem\""))
+            }
+        };
+        let key = format!(
+            "[[key]]\nname = \"{name}\"\npurpose = \"{purpose}\"\ntokens = [\"{token}\"]\n{locator}\n\
+             algorithms = [\"{algorithm}\"]\naccept_legacy = true\n\n[[tenant]]"
+        );
+        site.segld_toml = site.segld_toml.replacen("[[tenant]]", &key, 1);
+        let grant = format!("[[tenant.grant]]\nkey = \"{name}\"\n{rules}[[tenant.grant]]");
+        site.segld_toml = site.segld_toml.replacen("[[tenant.grant]]", &grant, 1);
+        site.broker_toml = site.broker_toml.replacen("keys = [", &format!("keys = [\"{name}\", "), 1);
+    }
+    let operations = "operations = [\"sign-assertion\", \"sign-jws\", ";
+    site.broker_toml = site.broker_toml.replacen("operations = [", operations, 1);
+    site.write()
+}
+
+/// An assertion of a citizen, issued now, under this ID.
+pub fn person(id: &str) -> String {
+    issued_now(include_str!("../../assertion/tests/samples/person.xml"), id)
+}
+
+/// An assertion of someone who acts for the company [`CVR`], issued now, under this ID.
+pub fn company(id: &str) -> String {
+    issued_now(include_str!("../../assertion/tests/samples/company.xml"), id)
+}
+
+/// The samples are of 2026-11-21: every time in them is moved by as much as lies between.
+fn issued_now(sample: &str, id: &str) -> String {
+    const DAY: &str = "2026-11-21T";
+    let time = |text: &str| OffsetDateTime::parse(text, &Rfc3339).expect("a time of RFC 3339");
+    let assertion = sample.find("Assertion ").expect("there is an assertion");
+    let (_, issued) = sample[assertion..].split_once("IssueInstant=\"").expect("it says when it was issued");
+    let issued = time(issued.split_once('"').expect("an attribute ends").0);
+    let now = OffsetDateTime::now_utc().replace_nanosecond(0).expect("0 is a nanosecond");
+    let mut text = String::new();
+    let mut rest = sample;
+    while let Some(at) = rest.find(DAY) {
+        let len = rest[at..].find('Z').expect("the samples' times are UTC") + 1;
+        let moved: Duration = time(&rest[at..at + len]) - issued;
+        text.push_str(&rest[..at]);
+        text.push_str(&(now + moved).format(&Rfc3339).expect("a time of this century"));
+        rest = &rest[at + len..];
+    }
+    text.push_str(rest);
+    let assertion = text.find("Assertion ").expect("there is an assertion");
+    let from = assertion + text[assertion..].find(" ID=\"").expect("it has an ID") + 5;
+    let to = from + text[from..].find('"').expect("an attribute ends");
+    text.replace_range(from..to, id);
+    text
+}
+
+/// Whether xmlsec1 finds the signature of a signed assertion good, with this public key (SubjectPublicKeyInfo, DER).
+///
+/// # Errors
+/// What it said.
+pub fn xmlsec1(document: &[u8], spki_der: &[u8]) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (file, key) = (dir.path().join("assertion.xml"), dir.path().join("key.pem"));
+    std::fs::write(&file, document)?;
+    std::fs::write(&key, openssl::public_pem(spki_der)?)?;
+    let mut xmlsec1 = Command::new("xmlsec1");
+    xmlsec1.args(["--verify", "--id-attr:ID", "urn:oasis:names:tc:SAML:2.0:assertion:Assertion", "--pubkey-pem"]);
+    run(xmlsec1.arg(&key).arg(&file)).map(drop)
+}
