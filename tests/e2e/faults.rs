@@ -11,7 +11,7 @@ use segl_faulty_token::{
 use segl_wire::Code;
 
 use crate::{
-    fire::{Fire, Load},
+    fire::{Fire, Load, TOKEN},
     load::Account,
     room::until,
 };
@@ -66,7 +66,7 @@ fn a_signature_that_was_made_and_withheld_is_in_doubt_in_the_journal() {
     let fire = Fire::light(&TWO, true);
     let accounts = with_fault(&fire, Call::Sign, When::OneIn(50), Does::AnswerAfter(CKR_DEVICE_ERROR));
     let ashes = fire.put_out(&accounts, &[]);
-    let withheld = ashes.counts["one"].all_keys().withheld;
+    let withheld = ashes.tokens["one"].all_keys().withheld;
     assert!(withheld > 0);
     assert_eq!(ashes.calls["one"].unknown, withheld);
 }
@@ -75,7 +75,7 @@ fn a_signature_that_was_made_and_withheld_is_in_doubt_in_the_journal() {
 fn an_answer_of_another_length_is_never_released() {
     let fire = Fire::light(&TWO, true);
     let accounts = with_fault(&fire, Call::Sign, When::OneIn(50), Does::Length(4_711));
-    let made = fire.hsms[0].counts().unwrap().all_keys();
+    let made = fire.token().all_keys();
     assert!(made.cut > 0);
     // The journal says of them that nobody knows; the HSM that it made them.
     let ashes = fire.put_out(&accounts, &[]);
@@ -123,7 +123,7 @@ fn a_logout_from_elsewhere_costs_a_login() {
     let fire = Fire::light(&TWO, false);
     let accounts = fire.load(|_| {
         for _ in 0..3 {
-            let logins = fire.hsms[0].counts().unwrap().tokens["one"].logins;
+            let logins = fire.token().logins;
             fire.tell(Command::LogOut { token: None });
             fire.hsms[0].wait_for("tokens/one/logins", logins + 1).unwrap();
             fire.recovered();
@@ -131,7 +131,7 @@ fn a_logout_from_elsewhere_costs_a_login() {
     });
     // A call under way when it happens is told so by C_Sign, which then has not signed.
     let ashes = fire.put_out(&accounts, &[]);
-    assert_eq!(ashes.counts["one"].tokens["one"].logins_refused, 0);
+    assert_eq!(ashes.tokens["one"].logins_refused, 0);
 }
 
 #[test]
@@ -150,19 +150,50 @@ fn a_token_with_few_sessions_signs_with_those_it_gives() {
         fire.recovered();
         load.answers(1_000);
     });
-    let sessions = fire.hsms[0].counts().unwrap().tokens["one"].sessions;
+    let sessions = fire.token().sessions;
     assert_eq!(sessions, 2);
     fire.put_out(&accounts, &[]);
 }
 
 #[test]
 fn sessions_that_the_token_closes_when_idle_cost_no_request_anything() {
-    let fire = Fire::light(&TWO, false);
-    fire.tell(Command::IdleLimit { token: None, limit_ms: Some(50) });
+    let fire = Fire::light_with(&TWO, "sessions = 4\nkeep_alive = \"0s\"", "");
+    fire.tell(Command::IdleLimit { token: None, limit_ms: Some(300) });
+    let mut accounts = Vec::new();
+    for _ in 0..3 {
+        until("all are closed", || fire.token().sessions == 0);
+        accounts.extend(fire.load(|load| load.answers(500)));
+    }
+    let ashes = fire.put_out(&accounts, &[]);
+    assert!(ashes.tokens["one"].dead_handles > 0);
+}
+
+#[test]
+fn sessions_are_kept_alive_while_nobody_signs() {
+    let fire = Fire::light_with(&TWO, "sessions = 4\nkeep_alive = \"100ms\"", "");
+    // All are opened, and have work.
+    let accounts = fire.load(|_| fire.recovered());
+    fire.tell(Command::IdleLimit { token: None, limit_ms: Some(2_000) });
+    let asked = fire.hsms[0].counts().unwrap().of(Call::GetSessionInfo);
+    // Four sessions, ten times a second: three seconds at least.
+    fire.hsms[0].wait_for("calls/C_GetSessionInfo", asked + 120).unwrap();
+    // The anchor is nobody's to sign with, and goes.
+    assert!(fire.token().sessions >= 4);
+    let ashes = fire.put_out(&accounts, &[]);
+    assert_eq!(ashes.tokens["one"].dead_handles, 0);
+}
+
+#[test]
+fn a_module_with_another_healthy_token_is_not_begun_anew() {
+    let fire = Fire::light_hsms(&[&["one", "two"]], TOKEN, "repeatable = true");
+    let token = || Some("one".to_owned());
     let accounts = fire.load(|load| {
-        load.answers(1_000);
+        fire.tell(Command::Die { token: token(), opens: true, until: Revives::Healing });
+        load.answers(5_000);
+        fire.tell(Command::Heal);
         fire.recovered();
     });
+    assert_eq!(fire.hsms[0].counts().unwrap().finalised, 0);
     fire.put_out(&accounts, &[]);
 }
 
@@ -177,8 +208,8 @@ fn a_token_that_comes_back_in_another_slot_is_found() {
             fire.recovered();
         }
     });
-    let ashes = fire.put_out(&accounts, &[]);
-    assert!(ashes.counts["one"].finalised > 0, "the second time it is seen by who looks anew");
+    assert!(fire.hsms[0].counts().unwrap().finalised > 0, "the second time it is seen by who looks anew");
+    fire.put_out(&accounts, &[]);
 }
 
 #[test]
@@ -195,33 +226,27 @@ fn handle_numbers_that_begin_anew_lead_to_no_stranger() {
 
 #[test]
 fn a_wrong_signature_never_leaves_and_takes_the_token_out() {
-    let fire = Fire::light_with(&TWO, |site| {
-        let purpose = "purpose = \"digest\"\n";
-        site.segld_toml = site.segld_toml.replace(purpose, &format!("{purpose}verify = \"always\"\n"));
-    });
+    let fire = Fire::light_with(&TWO, TOKEN, "verify = \"always\"");
     let accounts = fire.load(|load| {
         fire.hsms[0].fault(Call::Sign, When::OneIn(100), Does::WrongSignature).unwrap();
         until("the token is out", || fire.room.metric("segl_token_ready", &["token=\"one\""]) == 0.0);
         load.answers(2_000);
     });
     let ashes = fire.put_out(&accounts, &[]);
-    let wrong = ashes.counts["one"].all_keys().wrong;
+    let wrong = ashes.tokens["one"].all_keys().wrong;
     assert!(wrong > 0);
 }
 
 #[test]
 fn a_handle_that_names_another_key_all_of_a_sudden_signs_nothing_that_leaves() {
-    let fire = Fire::light_with(&TWO, |site| {
-        let purpose = "purpose = \"digest\"\n";
-        site.segld_toml = site.segld_toml.replace(purpose, &format!("{purpose}verify = \"always\"\n"));
-    });
+    let fire = Fire::light_with(&TWO, TOKEN, "verify = \"always\"");
     let accounts = fire.load(|load| {
         fire.tell(Command::Reshuffle { token: None });
         load.answers(2_000);
     });
     // Nothing told the caller that its handles had changed: to have used them is no fault of its own.
     let ashes = fire.sift(&accounts, &[]);
-    assert!(ashes.counts["one"].violations.stale_objects > 0);
+    assert!(ashes.violations.stale_objects > 0);
 }
 
 #[test]
@@ -283,7 +308,7 @@ fn a_pin_that_is_refused_is_tried_once_and_the_other_token_signs_on() {
         load.answers(3_000);
     });
     let ashes = fire.put_out(&accounts, &[]);
-    let token = &ashes.counts["one"].tokens["one"];
+    let token = &ashes.tokens["one"];
     assert_eq!((token.logins_refused, token.tries_left), (1, 4));
 }
 

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use segl_faulty_token::{Command, Configuration, Counts, FaultyHsm, Violations};
+use segl_faulty_token::{Command, Configuration, FaultyHsm, TokenCounts, Violations};
 use segl_tests::{faulty, process::Service, site::Site};
 use segl_wire::Code;
 
@@ -23,7 +23,7 @@ use crate::{
 const CLIENTS: usize = 4;
 
 /// What is the same for every token here: quick to notice what is stuck.
-const TOKEN: &str = "sessions = 4\nstuck_after = \"1s\"";
+pub(crate) const TOKEN: &str = "sessions = 4\nstuck_after = \"1s\"";
 
 /// segld on HSMs that hold the same keys.
 pub(crate) struct Fire {
@@ -50,31 +50,32 @@ pub(crate) struct Calls {
     pub(crate) late_failed: u64,
 }
 
-/// What is left when all is over.
+/// What is left when all is over, by token.
 pub(crate) struct Ashes {
-    /// By HSM
-    pub(crate) counts: BTreeMap<String, Counts>,
-    /// By token
+    pub(crate) tokens: BTreeMap<String, TokenCounts>,
+    pub(crate) violations: Violations,
     pub(crate) calls: BTreeMap<String, Calls>,
     pub(crate) signed: usize,
     pub(crate) refused: usize,
 }
 
 impl Fire {
-    /// HSMs of these names, whose keys may be signed with twice where `repeatable`.
+    /// HSMs of one token each, of these names, whose keys may be signed with twice where `repeatable`.
     pub(crate) fn light(names: &[&str], repeatable: bool) -> Fire {
-        Fire::light_with(names, |site| {
-            if repeatable {
-                let purpose = "purpose = \"digest\"\n";
-                site.segld_toml = site.segld_toml.replace(purpose, &format!("{purpose}repeatable = true\n"));
-            }
-        })
+        Fire::light_with(names, TOKEN, if repeatable { "repeatable = true" } else { "" })
     }
 
-    /// The same, with changes to the configuration.
-    pub(crate) fn light_with(names: &[&str], change: impl FnOnce(&mut Site)) -> Fire {
-        let (mut site, hsms, dir) = prepare(names);
-        change(&mut site);
+    /// The same, with these lines for every token and every key.
+    pub(crate) fn light_with(names: &[&str], token: &str, key: &str) -> Fire {
+        let hsms: Vec<_> = names.chunks(1).collect();
+        Fire::light_hsms(&hsms, token, key)
+    }
+
+    /// HSMs that have these tokens each.
+    pub(crate) fn light_hsms(hsms: &[&[&str]], token: &str, key: &str) -> Fire {
+        let (mut site, hsms, dir) = prepare(hsms, token);
+        let purpose = "purpose = \"digest\"\n";
+        site.segld_toml = site.segld_toml.replace(purpose, &format!("{purpose}{key}\n"));
         site.write().unwrap();
         let segld = site.start_segld().unwrap();
         Fire { room: Room::around(site, segld, dir), hsms }
@@ -82,8 +83,8 @@ impl Fire {
 
     /// One HSM, to which this is said before segld starts; its key can not sign yet.
     pub(crate) fn smoulder(commands: Vec<Command>) -> Fire {
-        let (site, hsms, dir) = prepare(&["one"]);
-        hsms[0].configure(&Configuration { commands, ..faulty::configuration(&site.dir, "one") }).unwrap();
+        let (site, hsms, dir) = prepare(&[&["one"]], TOKEN);
+        hsms[0].configure(&Configuration { commands, ..faulty::configuration(&site.dir, &["one"]) }).unwrap();
         let mut segld = Service::start(site.segld_command(), &site.dir, "segld").unwrap();
         segld.ready(SOON).unwrap();
         Fire { room: Room::around(site, segld, dir), hsms }
@@ -116,20 +117,15 @@ impl Fire {
         self.hsms[0].command(&command).unwrap();
     }
 
-    /// Signatures that an HSM has made with the key that is in use.
-    pub(crate) fn made_by(&self, at: usize) -> u64 {
-        self.hsms[at].counts().unwrap().all_keys().signed
-    }
-
-    /// Waits until the first HSM signs again: so many more than it has by now.
+    /// Waits until the token that misbehaves signs again: many more than it has by now.
     pub(crate) fn recovered(&self) {
-        let name = &self.serial(0);
-        let before = self.made_by(0);
-        self.hsms[0].wait_for(&format!("tokens/{name}/keys/seal-p256/signed"), before + 200).unwrap();
+        let before = self.token().all_keys().signed;
+        self.hsms[0].wait_for("tokens/one/keys/seal-p256/signed", before + 200).unwrap();
     }
 
-    fn serial(&self, at: usize) -> String {
-        self.hsms[at].counts().unwrap().tokens.into_keys().next().unwrap()
+    /// Counts of the token that misbehaves.
+    pub(crate) fn token(&self) -> TokenCounts {
+        self.hsms[0].counts().unwrap().tokens.remove("one").unwrap()
     }
 
     /// Ends segld and compares the accounts: every request answered, with a signature that verifies or one of the
@@ -137,9 +133,7 @@ impl Fire {
     /// as released or discarded; and nothing done to an HSM that no caller may do.
     pub(crate) fn put_out(self, accounts: &[Account], allowed: &[Code]) -> Ashes {
         let ashes = self.sift(accounts, allowed);
-        for (name, counts) in &ashes.counts {
-            assert_eq!(counts.violations, Violations::default(), "{name}");
-        }
+        assert_eq!(ashes.violations, Violations::default());
         ashes
     }
 
@@ -157,24 +151,24 @@ impl Fire {
             }
         }
         // Before the end, since the counts end with the process; nothing is asked for any more.
-        let counts: BTreeMap<_, _> =
-            (0..self.hsms.len()).map(|at| (self.serial(at), self.hsms[at].counts().unwrap())).collect();
+        let mut counts = self.hsms.iter().map(|hsm| hsm.counts().unwrap()).collect::<Vec<_>>();
         assert!(self.room.segld.terminate(SOON).unwrap().success());
         let entries = journal(&self.room.site);
         let calls = calls(&entries);
-        for (name, counts) in &counts {
-            let (made, calls) = (counts.all_keys(), calls.get(name).copied().unwrap_or_default());
-            assert_eq!(
-                made.signed - made.withheld - made.cut,
-                calls.released + calls.discarded + calls.late_signed,
-                "{name}: {made:?} in the HSM, {calls:?} in the journal"
-            );
-            assert!(made.entered <= calls.released + calls.discarded + calls.unknown + calls.failed, "{name}");
+        let tokens: BTreeMap<_, _> = counts.iter_mut().flat_map(|counts| std::mem::take(&mut counts.tokens)).collect();
+        for (name, token) in &tokens {
+            let (made, calls) = (token.all_keys(), calls.get(name).copied().unwrap_or_default());
+            let text = format!("{name}: {made:?} in the HSM, {calls:?} in the journal");
+            assert_eq!(made.given_out(), calls.released + calls.discarded + calls.late_signed, "{text}");
+            let entered = calls.released + calls.discarded + calls.unknown;
+            assert!((entered..=entered + calls.failed).contains(&made.entered), "{text}");
         }
         let recorded: BTreeSet<_> = entries.iter().filter_map(|entry| entry["reference"].as_str()).collect();
         assert!(released.iter().all(|reference| recorded.contains(reference.as_str())));
         let refused = accounts.iter().map(|account| account.refused.len()).sum();
-        Ashes { counts, calls, signed: released.len(), refused }
+        let violations = counts.iter().map(|counts| counts.violations).find(|found| *found != Violations::default());
+        let violations = violations.unwrap_or_default();
+        Ashes { tokens, violations, calls, signed: released.len(), refused }
     }
 }
 
@@ -189,9 +183,9 @@ impl Load {
     }
 }
 
-fn prepare(names: &[&str]) -> (Site, Vec<FaultyHsm>, tempfile::TempDir) {
+fn prepare(hsms: &[&[&str]], token: &str) -> (Site, Vec<FaultyHsm>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let (site, hsms) = faulty::create(&dir.path().join("site"), names, TOKEN).unwrap();
+    let (site, hsms) = faulty::create(&dir.path().join("site"), hsms, token).unwrap();
     (site, hsms, dir)
 }
 

@@ -108,7 +108,7 @@ fn a_certificate_revoked_by_crl_and_sighup_loses_its_live_connection_and_its_nei
 #[test]
 fn a_token_that_hangs_holds_up_neither_the_end_nor_the_record() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut site, hsms) = faulty::create(&dir.path().join("site"), &["one"], "sessions = 4").unwrap();
+    let (mut site, hsms) = faulty::create(&dir.path().join("site"), &[&["one"]], "sessions = 4").unwrap();
     site.segld_toml.push_str("\n[limits]\ndrain_timeout = \"1s\"\n");
     site.write().unwrap();
     let segld = site.start_segld().unwrap();

@@ -1,6 +1,6 @@
 //! What was done to the module and what it did, as tests assert it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter::Sum};
 
 use serde::{Deserialize, Serialize};
 
@@ -116,13 +116,7 @@ impl Counts {
 
     /// All keys of all tokens together.
     pub fn all_keys(&self) -> KeyCounts {
-        self.tokens.values().flat_map(|token| token.keys.values()).fold(KeyCounts::default(), |sum, key| KeyCounts {
-            entered: sum.entered + key.entered,
-            signed: sum.signed + key.signed,
-            wrong: sum.wrong + key.wrong,
-            cut: sum.cut + key.cut,
-            withheld: sum.withheld + key.withheld,
-        })
+        self.tokens.values().map(TokenCounts::all_keys).sum()
     }
 
     /// The calls of one function.
@@ -133,6 +127,32 @@ impl Counts {
     pub(crate) fn new() -> Counts {
         let zeros: BTreeMap<_, _> = Call::ALL.iter().map(|call| (*call, 0)).collect();
         Counts { calls: zeros.clone(), inside: zeros, ..Counts::default() }
+    }
+}
+
+impl TokenCounts {
+    /// All its keys together.
+    pub fn all_keys(&self) -> KeyCounts {
+        self.keys.values().copied().sum()
+    }
+}
+
+impl KeyCounts {
+    /// Signatures that the caller has got as they were made, and those that only he can know to be wrong.
+    pub fn given_out(&self) -> u64 {
+        self.signed - self.withheld - self.cut
+    }
+}
+
+impl Sum for KeyCounts {
+    fn sum<I: Iterator<Item = KeyCounts>>(keys: I) -> KeyCounts {
+        keys.fold(KeyCounts::default(), |sum, key| KeyCounts {
+            entered: sum.entered + key.entered,
+            signed: sum.signed + key.signed,
+            wrong: sum.wrong + key.wrong,
+            cut: sum.cut + key.cut,
+            withheld: sum.withheld + key.withheld,
+        })
     }
 }
 

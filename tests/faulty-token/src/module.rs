@@ -231,7 +231,8 @@ impl State {
     }
 
     /// The counts, with what is kept elsewhere filled in.
-    pub(crate) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&mut self) -> Counts {
+        self.end_idle_sessions();
         let mut counts = self.counts.clone();
         for (place, token) in self.tokens.iter().enumerate() {
             let count = counts.tokens.get_mut(&token.serial).expect("made for every token at the start");

@@ -150,7 +150,8 @@ impl State {
         self.tokens[token].log_out();
     }
 
-    fn end_idle_sessions(&mut self) {
+    /// The token's own doing, shown whenever somebody looks.
+    pub(crate) fn end_idle_sessions(&mut self) {
         for place in 0..self.tokens.len() {
             let Some(limit) = self.tokens[place].idle_limit else { continue };
             let idle =
