@@ -51,3 +51,224 @@ fn a_signature_is_put_right_after_the_issuer_and_nothing_else_changes() {
         assert_eq!(refused.rule, Rule::AlreadySigned);
     }
 }
+
+/// An assertion in which every rule can be broken by putting something in the place of something else.
+const SMALL: &str = "<saml:Assertion xmlns:saml=\"urn:oasis:names:tc:SAML:2.0:assertion\" \
+    xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xmlns:xs=\"http://www.w3.org/2001/XMLSchema\" \
+    ID=\"_1\" Version=\"2.0\" IssueInstant=\"2026-11-21T10:00:00Z\"><saml:Issuer>issuer</saml:Issuer>\
+    <saml:Subject><saml:NameID>name</saml:NameID></saml:Subject>\
+    <saml:Conditions><saml:AudienceRestriction><saml:Audience>sp</saml:Audience></saml:AudienceRestriction>\
+    </saml:Conditions><saml:AttributeStatement><saml:Attribute Name=\"a\">\
+    <saml:AttributeValue xsi:type=\"xs:string\">value</saml:AttributeValue></saml:Attribute>\
+    </saml:AttributeStatement></saml:Assertion>";
+
+/// With one thing in the place of another: the rule that is broken, or none.
+fn broken(from: &str, to: &str) -> Option<Rule> {
+    assert!(SMALL.contains(from), "{from}");
+    parse(&SMALL.replacen(from, to, 1)).err().map(|malformed| malformed.rule)
+}
+
+#[test]
+fn what_is_harmless_is_taken() {
+    assert_eq!(parse(SMALL), Ok(()));
+    for (from, to) in [
+        ("<saml:Subject>", "<!-- between elements --><saml:Subject>"),
+        ("<saml:Subject>", "\r\n\t<saml:Subject>"),
+        (">value<", ">caf&#xE9; &amp; <"),
+        (" xsi:type=\"xs:string\">value</saml:AttributeValue>", "/>"),
+        (">value<", "><p:List xmlns:p=\"urn:p\"><Item xmlns=\"\">1</Item><!-- c --></p:List><"),
+        (">value<", "><saml:NameID>eptid</saml:NameID><"),
+        ("<saml:Attribute Name", "<saml:Attribute xmlns:x5=\"urn:x500\" x5:Encoding=\"LDAP\" Name"),
+        ("<saml:Assertion ", "\u{FEFF}<?xml version='1.0' encoding='utf-8'?>\n<!-- c --><saml:Assertion "),
+        (">name<", ">Ægir \u{1D11E}<"),
+    ] {
+        assert_eq!(broken(from, to), None, "{to}");
+    }
+}
+
+#[test]
+fn every_rule_of_xml_is_kept() {
+    for (rule, from, to) in [
+        (Rule::Doctype, "<saml:Assertion ", "<!DOCTYPE a [<!ENTITY e 'x'>]><saml:Assertion "),
+        (Rule::Doctype, "<saml:Assertion ", "<!DOCTYPE a SYSTEM 'file:///etc/passwd'><saml:Assertion "),
+        (Rule::ProcessingInstruction, "<saml:Subject>", "<?php ?><saml:Subject>"),
+        (Rule::ProcessingInstruction, ">name<", ">na<?x?>me<"),
+        (Rule::ProcessingInstruction, "<saml:Assertion ", "<?xml-stylesheet href='x'?><saml:Assertion "),
+        (Rule::Entity, ">name<", ">&nbsp;<"),
+        (Rule::Character, ">name<", ">&#0;<"),
+        (Rule::Character, ">name<", ">&#xD800;<"),
+        (Rule::Character, ">name<", ">&#x110000;<"),
+        (Rule::Character, ">name<", ">\u{1}<"),
+        (Rule::Character, ">name<", ">\u{FFFE}<"),
+        (Rule::Character, "ID=\"_1\"", "ID=\"\u{FFFF}\""),
+        (Rule::Encoding, "<saml:Assertion ", "<?xml version='1.0' encoding='ISO-8859-1'?><saml:Assertion "),
+        (Rule::Syntax, "<saml:Assertion ", "<?xml version='1.1'?><saml:Assertion "),
+        (Rule::Syntax, "<saml:Assertion ", "<?xml encoding='utf-8'?><saml:Assertion "),
+        (Rule::ProcessingInstruction, "<saml:Assertion ", " <?xml version='1.0'?><saml:Assertion "),
+        (Rule::Syntax, "</saml:Subject>", "</saml2:Subject>"),
+        (Rule::Syntax, "</saml:Assertion>", ""),
+        (Rule::Syntax, "</saml:Assertion>", "</saml:Assertion><x/>"),
+        (Rule::Syntax, "</saml:Assertion>", "</saml:Assertion>x"),
+        (Rule::Syntax, ">name<", ">]]><"),
+        (Rule::Syntax, ">name<", ">& <"),
+        (Rule::Syntax, "<saml:Subject>", "<!-- -- --><saml:Subject>"),
+        (Rule::Syntax, "ID=\"_1\"", "ID=\"_<\""),
+        (Rule::Syntax, "ID=\"_1\" ", "ID=\"_1\""),
+        (Rule::Syntax, "ID=\"_1\"", "ID=_1"),
+        (Rule::Syntax, "ID=\"_1\"", "ID"),
+        (Rule::DuplicateAttribute, "ID=\"_1\"", "ID=\"_1\" ID=\"_2\""),
+        (Rule::DuplicateAttribute, " Name=\"a\"", " Name=\"a\" xmlns:p=\"urn:p\" xmlns:q=\"urn:p\" p:a=\"\" q:a=\"\""),
+        (Rule::NamespaceUndeclared, "<saml:Subject>", "<p:x/><saml:Subject>"),
+        (Rule::NamespaceUndeclared, " Name=\"a\"", " Name=\"a\" p:a=\"\""),
+        (Rule::NamespaceReserved, " ID", " xmlns:xml=\"urn:p\" ID"),
+        (Rule::NamespaceReserved, " ID", " xmlns:p=\"http://www.w3.org/XML/1998/namespace\" ID"),
+        (Rule::NamespaceReserved, " ID", " xmlns=\"http://www.w3.org/2000/xmlns/\" ID"),
+        (Rule::NamespaceName, " ID", " xmlns:p=\"\" ID"),
+        (Rule::NamespaceName, " ID", " xmlns:p=\"relative\" ID"),
+        (Rule::NamespaceName, " ID", " xmlns:p=\"urn:&#97;\" ID"),
+        (Rule::NamespaceName, " ID", " xmlns:p=\"urn:æ\" ID"),
+        (Rule::NamespaceName, " ID", " xmlns:p=\"urn:a \" ID"),
+    ] {
+        assert_eq!(broken(from, to), Some(rule), "{to}");
+    }
+    let refused = Document::parse(&[b"<a>", &[0xC3][..], b"</a>"].concat(), &Limits::default()).unwrap_err();
+    assert_eq!((refused.rule, refused.offset), (Rule::Encoding, 3));
+}
+
+#[test]
+fn what_readers_would_disagree_about_is_refused() {
+    for (rule, from, to) in [
+        (Rule::BrokenText, ">issuer<", ">iss<!-- -->uer<"),
+        (Rule::BrokenText, ">name<", ">admin<!---->.example<"),
+        (Rule::BrokenText, ">name<", "><![CDATA[name]]><"),
+        (Rule::BrokenText, ">sp<", ">s<saml:Audience>p</saml:Audience><"),
+        (Rule::BrokenText, ">value<", ">val<!-- -->ue<"),
+        (Rule::BrokenText, ">value<", ">val<![CDATA[ue]]><"),
+        (Rule::BrokenText, ">value<", "><!-- --><p:x xmlns:p=\"urn:p\"/><"),
+        (Rule::BrokenText, ">value<", "><p:x xmlns:p=\"urn:p\">a<!-- -->b</p:x><"),
+        (Rule::UnexpectedText, ">value<", ">text<p:x xmlns:p=\"urn:p\"/><"),
+        (Rule::UnexpectedText, "<saml:Subject>", "text<saml:Subject>"),
+        (Rule::UnexpectedText, "<saml:Subject>", "<![CDATA[ ]]><saml:Subject>"),
+        (Rule::NamespaceRebound, " Name=\"a\"", " Name=\"a\" xmlns:xs=\"urn:other\""),
+        (Rule::NamespaceMisused, " ID", " xmlns:ds=\"urn:other\" ID"),
+        (Rule::NamespaceMisused, " ID", " xmlns:saml2=\"urn:oasis:names:tc:SAML:2.0:protocol\" ID"),
+        (Rule::XmlAttribute, " ID", " xml:id=\"_2\" ID"),
+        (Rule::XmlAttribute, " ID", " xml:base=\"http://example\" ID"),
+        (Rule::DuplicateId, ">value<", "><p:x xmlns:p=\"urn:p\" Id=\"_1\"/><"),
+        (Rule::DuplicateId, ">value<", "><p:x xmlns:p=\"urn:p\" p:id=\"_1\"/><"),
+        (Rule::DuplicateId, ">value<", "><p:x xmlns:p=\"urn:p\" AssertionID=\"_1\"/><"),
+        (Rule::Id, "ID=\"_1\"", "ID=\"1\""),
+        (Rule::Id, "ID=\"_1\"", "ID=\"_1)(\""),
+        (Rule::Id, "ID=\"_1\"", "ID=\"_&#49;\""),
+        (Rule::Id, ">value<", "><p:x xmlns:p=\"urn:p\" Id=\"_2\" ID=\"_3\"/><"),
+        (Rule::Type, "xs:string", "string"),
+        (Rule::Type, "xs:string", "xsd:string"),
+        (Rule::Type, "xs:string", " xs:string"),
+        (Rule::Type, "xs:string", "xs:QName"),
+        (Rule::Version, "\"2.0\"", "\"1.1\""),
+        (Rule::Missing, "ID=\"_1\"", ""),
+        (Rule::Missing, "<saml:Issuer>issuer</saml:Issuer>", ""),
+        (Rule::UnexpectedAttribute, "ID=\"_1\"", "ID=\"_1\" Extra=\"\""),
+        (Rule::UnexpectedAttribute, "<saml:Conditions>", "<saml:Conditions xsi:type=\"xs:string\">"),
+        (Rule::UnexpectedElement, "<saml:Subject>", "<saml:Issuer>other</saml:Issuer><saml:Subject>"),
+        (Rule::UnexpectedElement, "<saml:Subject>", "<saml:Advice/><saml:Subject>"),
+        (Rule::UnexpectedElement, "<saml:Subject>", "<p:Subject xmlns:p=\"urn:p\"/><saml:Subject>"),
+        (Rule::UnexpectedElement, "<saml:Conditions>", "<saml:Subject/><saml:Conditions>"),
+        (Rule::UnexpectedElement, ">value<", "><saml:Audience>sp</saml:Audience><"),
+        (Rule::UnexpectedElement, ">value<", "><p:x xmlns:p=\"urn:p\"><saml:NameID>x</saml:NameID></p:x><"),
+        (Rule::Encrypted, "<saml:NameID>name</saml:NameID>", "<saml:EncryptedID/>"),
+        (Rule::Encrypted, ">value<", "><p:EncryptedAssertion xmlns:p=\"urn:p\"/><"),
+    ] {
+        assert_eq!(broken(from, to), Some(rule), "{to}");
+    }
+}
+
+#[test]
+fn limits_come_before_meaning() {
+    let deep = format!("{}{}", "<a>".repeat(100_000), "</a>".repeat(100_000));
+    let wide = format!("<a>{}</a>", "<b/>".repeat(50_000));
+    let attributes: String = (0..100).map(|number| format!(" a{number}=''")).collect();
+    let namespaces: String = (0..100).map(|number| format!(" xmlns:a{number}='urn:a'")).collect();
+    let all_attributes = format!("<a>{}</a>", "<b c='' d='' e=''/>".repeat(1000));
+    let all_namespaces = format!("<a>{}</a>", "<b xmlns='urn:a'/>".repeat(1000));
+    let names: String = (0..100).map(|number| format!("<b xmlns='urn:{number}'/>")).collect();
+    for (rule, document) in [
+        (Rule::TooLong, " ".repeat(300_000)),
+        (Rule::TooDeep, deep[..250_000].to_owned()),
+        (Rule::TooManyNodes, wide),
+        (Rule::TooManyAttributes, format!("<a{attributes}/>")),
+        (Rule::TooManyAttributes, all_attributes),
+        (Rule::TooManyNamespaces, format!("<a{namespaces}/>")),
+        (Rule::TooManyNamespaces, all_namespaces),
+        (Rule::TooManyNamespaces, format!("<a>{names}</a>")),
+        (Rule::NameTooLong, format!("<{}/>", "a".repeat(300))),
+        (Rule::Id, SMALL.replace("_1", &"a".repeat(300))),
+    ] {
+        assert_eq!(parse(&document).unwrap_err().rule, rule);
+    }
+}
+
+#[test]
+fn a_refusal_says_where_and_repeats_no_value() {
+    let document = PERSON.replace(">0101701234<", ">010170<!-- -->1234<");
+    let refused = parse(&document).unwrap_err();
+    assert_eq!(refused.rule, Rule::BrokenText);
+    let expected = "/samlp:Response/saml:Assertion/saml:AttributeStatement/saml:Attribute[5]/saml:AttributeValue";
+    assert_eq!(refused.xpath, expected);
+    assert_eq!(document.lines().nth(refused.line as usize - 1).unwrap().matches("010170").count(), 1);
+    assert!(document[refused.offset..].starts_with("<saml:AttributeValue"));
+    assert!(!refused.to_string().contains("010170"));
+}
+
+/// The eight shapes of "On Breaking SAML" (Somorovsky et al., 2012), with a signed assertion as the kernel.
+#[test]
+fn signature_wrapping_is_refused_in_all_its_shapes() {
+    let document = Document::parse(SMALL.as_bytes(), &Limits::default()).unwrap();
+    let prepared = document.prepare(SignatureMethod::RsaSha256, DigestMethod::Sha256, &KeyInfo::NONE);
+    let (_, signature) = prepared.clone().signature_element(&[7; 384]);
+    let signature = String::from_utf8(signature).unwrap();
+    let signed = String::from_utf8(prepared.finish(&[7; 384])).unwrap();
+    let evil = SMALL.replace("_1", "_evil");
+    let into = |outer: &str, inner: &str| outer.replacen("</saml:Assertion>", &format!("{inner}</saml:Assertion>"), 1);
+    let around =
+        |inner: &str| signature.replace("</ds:Signature>", &format!("<ds:Object>{inner}</ds:Object></ds:Signature>"));
+    let response = |content: &str| {
+        format!(
+            "<samlp:Response xmlns:samlp=\"urn:oasis:names:tc:SAML:2.0:protocol\" ID=\"_r\">{content}</samlp:Response>"
+        )
+    };
+    let extensions = |content: &str| format!("<samlp:Extensions>{content}</samlp:Extensions>");
+    let shapes = [
+        // The response is signed: the evil one around the original, or beside it.
+        response(&format!("{}{evil}", around(&response(&signed).replace("_r", "_r0")))),
+        response(&format!("{signature}{}{evil}", response(SMALL).replace("_r", "_r0"))),
+        // The assertion is signed: the evil one before it, around it, or with it in the signature.
+        response(&format!("{evil}{signed}")),
+        response(&into(&evil, &signed)),
+        response(&format!("{}{SMALL}", evil.replacen("</saml:Issuer>", &format!("</saml:Issuer>{signature}"), 1))),
+        response(&evil.replacen("</saml:Issuer>", &format!("</saml:Issuer>{}", around(SMALL)), 1)),
+        response(&format!("{}{evil}", extensions(&signed))),
+        response(&evil.replacen("</saml:Issuer>", &format!("</saml:Issuer>{}", around(&signed)), 1)),
+    ];
+    for shape in &shapes {
+        let rule = parse(shape).unwrap_err().rule;
+        assert!([Rule::AlreadySigned, Rule::DuplicateId].contains(&rule), "{rule:?}: {shape}");
+    }
+    // Two assertions without any signature, as a signer would be shown them.
+    for unsigned in [
+        response(&format!("{evil}{SMALL}")),
+        response(&into(&evil, SMALL)),
+        response(&into(SMALL, &evil)),
+        response(&format!("{}{evil}", extensions(SMALL))),
+        response(&format!("{evil}{}", extensions(SMALL))),
+        response(&format!("{SMALL}{}", extensions("<Assertion/>"))),
+        response(&into(SMALL, &format!("<saml:Advice>{evil}</saml:Advice>"))),
+        SMALL.replace(">value<", &format!(">{evil}<")),
+    ] {
+        assert_eq!(parse(&unsigned).unwrap_err().rule, Rule::SeveralAssertions, "{unsigned}");
+    }
+    let hidden = response(&extensions(SMALL));
+    assert_eq!(parse(&hidden).unwrap_err().rule, Rule::NoAssertion);
+    assert_eq!(parse("<Response/>").unwrap_err().rule, Rule::NoAssertion);
+    assert_eq!(parse(&response(SMALL)), Ok(()));
+}
