@@ -6,6 +6,7 @@ mod fuzz;
 mod install;
 mod kryoptic;
 mod nspawn;
+mod simulate;
 mod stages;
 mod tally;
 
@@ -31,6 +32,8 @@ enum Chore {
     Demo(demo::Arguments),
     /// Throws random bytes, guided by coverage, at whatever reads bytes from outside
     Fuzz(fuzz::Arguments),
+    /// Puts the pool's Core under random fire in virtual time, or proves that the simulator would notice a broken Core
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => stages::run(&arguments),
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
+        Chore::Simulate(arguments) => simulate::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error}");

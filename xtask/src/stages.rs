@@ -13,7 +13,7 @@ use std::{
 
 use clap::Args;
 
-use crate::{Result, cache, command, command::Job, fuzz, install, kryoptic, nspawn, tally::Tally, workspace};
+use crate::{Result, cache, command, command::Job, fuzz, install, kryoptic, nspawn, simulate, tally::Tally, workspace};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -53,6 +53,7 @@ const STAGES: &[Stage] = &[
         vital: false,
     },
     Stage { name: "demo", budget_s: 120, what: "the demo on either token", run: demo, vital: false },
+    Stage { name: "simulator", budget_s: 90, what: "20 s of the pool under random fire", run: simulator, vital: false },
     Stage { name: "systemd", budget_s: 120, what: "the units under a real systemd", run: systemd, vital: false },
 ];
 
@@ -195,6 +196,14 @@ fn demo(place: &Place) -> Result<Tally> {
         }
     }
     Ok(tally)
+}
+
+/// Seconds of seeds. What proves that they mean something, `cargo xtask simulate --prove`, takes minutes.
+const SIMULATED_S: u64 = 20;
+
+fn simulator(place: &Place) -> Result<Tally> {
+    simulate::stage(&place.log, SIMULATED_S, place.limit)?;
+    Ok(Tally::PASSED)
 }
 
 /// Runs the end-to-end tests that need a container. To the stage `tests` they are ignored ones.
