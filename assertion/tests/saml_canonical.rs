@@ -1,5 +1,7 @@
 //! Canonical forms of generated documents, compared with those of libxml2.
 
+#![allow(clippy::unwrap_used, reason = "all of it is tests, the generator too")]
+
 use std::{
     fmt::Write as _,
     io::Write,

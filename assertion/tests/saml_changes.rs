@@ -15,14 +15,14 @@ const COMPANY: &str = include_str!("samples/company.xml");
 const REPLACEMENTS: &[u8] = b" \n\tx0&<>'\"=/:#";
 
 fn parse(document: &str) -> Document<'_> {
-    Document::parse(document.as_bytes(), &Limits::default()).unwrap()
+    Document::parse(document.as_bytes(), &Limits::default()).expect("the sample is sound")
 }
 
 /// The Signature of a document, and where it goes.
 fn signature(document: &Document<'_>) -> (usize, String) {
     let prepared = document.prepare(SignatureMethod::EcdsaSha256, DigestMethod::Sha256, &KeyInfo::NONE);
     let (at, element) = prepared.signature_element(&[7; 64]);
-    (at, String::from_utf8(element).unwrap())
+    (at, String::from_utf8(element).expect("XML is UTF-8"))
 }
 
 proptest! {

@@ -1,5 +1,7 @@
 //! Signed assertions before judges that we did not write: xmlsec1 (libxml2, OpenSSL) and Python's signxml (lxml).
 
+#![allow(clippy::unwrap_used, reason = "all of it is tests, the functions that make keys too")]
+
 use std::{
     io::Write,
     path::{Path, PathBuf},
