@@ -63,6 +63,10 @@ pub enum Operation {
     Sign,
     /// `POST /v1/sign-batch`
     SignBatch,
+    /// `POST /v1/assertions`
+    SignAssertion,
+    /// `POST /v1/jws`
+    SignJws,
     /// `GET /v1/keys`
     Keys,
 }
@@ -73,6 +77,8 @@ impl Operation {
         match self {
             Operation::Sign => "sign",
             Operation::SignBatch => "sign-batch",
+            Operation::SignAssertion => "sign-assertion",
+            Operation::SignJws => "sign-jws",
             Operation::Keys => "keys",
         }
     }
@@ -81,7 +87,8 @@ impl Operation {
 impl FromStr for Operation {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Sign, Self::SignBatch, Self::Keys].into_iter().find(|operation| operation.name() == text).ok_or(())
+        let all = [Self::Sign, Self::SignBatch, Self::SignAssertion, Self::SignJws, Self::Keys];
+        all.into_iter().find(|operation| operation.name() == text).ok_or(())
     }
 }
 

@@ -41,10 +41,44 @@ pub struct Problem {
     pub retry_after_ms: Option<u32>,
     /// The reference under which `segld` recorded the request
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub reference: Option<Box<str>>,
     /// The fields that are wrong
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// What is wrong with a document
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Box<Refused>>,
+}
+
+/// What is wrong with a document: in a box, since few problems have it and all are carried about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Refused {
+    /// All of it, each with its place
+    pub violations: Vec<Violation>,
+}
+
+/// One rule that a document breaks. It repeats nothing that the document says of a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Violation {
+    /// Which rule: stable, for programs
+    #[schema(example = "audience")]
+    pub rule: String,
+    /// Where: an XPath, or a JSON Pointer into `{"header": ..., "payload": ...}`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// What was expected
+    pub text: String,
+}
+
+impl From<wire::Violation<'_>> for Violation {
+    fn from(violation: wire::Violation<'_>) -> Self {
+        Self {
+            rule: violation.rule.into_owned(),
+            place: violation.place.map(Cow::into_owned),
+            text: violation.text.into_owned(),
+        }
+    }
 }
 
 /// A field that is wrong.
@@ -243,6 +277,7 @@ impl Problem {
             retry_after_ms: None,
             reference: None,
             errors: Vec::new(),
+            refused: None,
         }
     }
 
@@ -260,7 +295,7 @@ impl Problem {
 
     /// With the reference under which it is recorded.
     pub fn with_reference(self, reference: impl Into<String>) -> Self {
-        Self { reference: Some(reference.into()), ..self }
+        Self { reference: Some(reference.into().into_boxed_str()), ..self }
     }
 }
 

@@ -216,3 +216,32 @@ fn each_assertion_of_a_batch_has_its_own_answer() {
         assert!(String::from_utf8_lossy(&signed.xml).contains(id));
     }
 }
+
+#[test]
+fn a_caller_of_the_broker_gets_signed_assertions_and_jws_or_all_that_is_wrong() {
+    let room = room(Token::Embedded);
+    let _broker = room.site.start_broker().unwrap();
+    let caller = room.site.caller(&room.site.tenants[0]).unwrap();
+    let body = |document: &str, capacity: &serde_json::Value| serde_json::json!({ "key": LOGIN, "signature_method": ECDSA_SHA256, "document": document, "capacity": capacity });
+    let (citizen, cvr) =
+        (serde_json::json!({ "type": "citizen" }), serde_json::json!({ "type": "company", "cvr": CVR }));
+    let spki = segl_tests::signing::public_key(&caller, LOGIN).unwrap();
+    for (document, capacity) in [(person("_h1"), &citizen), (company("_h2"), &cvr)] {
+        let answer = caller.post("/v1/assertions", &body(&document, capacity), &[]).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        documents::xmlsec1(answer.json["document"].as_str().unwrap().as_bytes(), &spki).unwrap();
+    }
+    let answer = caller.post("/v1/assertions", &body(&company("_h3"), &citizen), &[]).unwrap();
+    assert_eq!((answer.status, &answer.json["code"]), (422, &"policy-violation".into()), "{}", answer.text);
+    assert!(!answer.json["violations"].as_array().unwrap().is_empty(), "{}", answer.text);
+
+    let payload: serde_json::Value = serde_json::from_str(&claims()).unwrap();
+    let body =
+        serde_json::json!({ "key": TOKENS, "algorithm": "ES256", "payload": payload, "header": { "typ": "JWT" } });
+    let answer = caller.post("/v1/jws", &body, &[]).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let (signing_input, signature) = answer.json["jws"].as_str().unwrap().rsplit_once('.').unwrap();
+    let der = crate::tokens::der_of(&URL_SAFE_NO_PAD.decode(signature).unwrap());
+    let spki = segl_tests::signing::public_key(&caller, TOKENS).unwrap();
+    openssl::verify("ecdsa-p256-sha256", &spki, signing_input.as_bytes(), &der).unwrap();
+}

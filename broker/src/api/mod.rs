@@ -2,6 +2,7 @@
 
 mod batch;
 mod body;
+mod documents;
 mod health;
 mod keys;
 mod openapi;
@@ -90,6 +91,8 @@ pub fn router(broker: Arc<Broker>) -> Router {
     Router::new()
         .route("/v1/sign", post(sign::sign))
         .route("/v1/sign-batch", post(batch::sign_batch))
+        .route("/v1/assertions", post(documents::sign_assertion))
+        .route("/v1/jws", post(documents::sign_jws))
         .route("/v1/keys", get(keys::keys))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -9,7 +9,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{Broker, Call, Common, body, to_json, types};
-use crate::{callers::Operation, idempotency::Answer, metrics, problem::Problem};
+use crate::{callers::Operation, idempotency::Answer, metrics, problem::Problem, upstream::What};
 
 /// Sign one digest or one bounded message.
 #[utoipa::path(
@@ -57,7 +57,7 @@ pub(super) async fn sign(State(broker): State<Arc<Broker>>, request: Request) ->
             deadline: ask.deadline,
         };
         let work = async move {
-            let outcome = tenant.sign(&ask, &payload).await;
+            let outcome = tenant.sign(&ask, &What::Payload(payload)).await;
             metrics::tries(outcome.tries);
             let reference = ask.context.reference.as_deref().unwrap_or_default();
             match outcome.result {

@@ -1,5 +1,6 @@
 //! The HTTP interface over simulated `segld`.
 
+mod documents;
 mod once;
 mod roads;
 mod shown;
@@ -55,7 +56,7 @@ async fn setup() -> Setup {
         keys: ["a-key".to_owned(), "login".to_owned()].into(),
         operations: operations.iter().copied().collect(),
     };
-    let all = [Operation::Sign, Operation::SignBatch, Operation::Keys];
+    let all = [Operation::Sign, Operation::SignBatch, Operation::SignAssertion, Operation::SignJws, Operation::Keys];
     let callers = Callers::new(&[
         caller("idp", "north", "n-token", &all),
         caller("reader", "north", "r-token", &[Operation::Keys]),

@@ -341,7 +341,8 @@ impl Caller {
             section.note(section.line, "needs `bearer_sha256` or `certificate`: nobody could be this caller");
         }
         let keys = section.strings("keys");
-        let operations = section.parsed_list("operations", "\"sign\", \"sign-batch\" or \"keys\"");
+        let operations =
+            section.parsed_list("operations", "\"sign\", \"sign-batch\", \"sign-assertion\", \"sign-jws\" or \"keys\"");
         section.demand("keys");
         section.demand("operations");
         section.finish();

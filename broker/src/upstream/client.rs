@@ -61,6 +61,22 @@ impl Segld for Client {
         Box::pin(async { self.client.sign(request).await.map(Signature::from).map_err(Failure::from) })
     }
 
+    fn sign_assertion<'a>(&'a self, request: &'a wire::SignAssertion<'a>) -> Answer<'a, Signature> {
+        Box::pin(async {
+            let signed = self.client.sign_assertion(request).await.map_err(Failure::from)?;
+            let version = signed.version.map(|version| version.into_owned());
+            Ok(Signature { bytes: signed.xml.into_owned(), timings: signed.timings, version })
+        })
+    }
+
+    fn sign_jws<'a>(&'a self, request: &'a wire::SignJws<'a>) -> Answer<'a, Signature> {
+        Box::pin(async {
+            let signed = self.client.sign_jws(request).await.map_err(Failure::from)?;
+            let version = signed.version.map(|version| version.into_owned());
+            Ok(Signature { bytes: signed.compact.into_owned(), timings: signed.timings, version })
+        })
+    }
+
     fn sign_batch<'a>(&'a self, request: &'a wire::SignBatch<'a>) -> Answer<'a, Vec<Result<Signature, Failure>>> {
         Box::pin(async {
             let items = self.client.sign_batch(request).await.map_err(Failure::from)?;
@@ -80,7 +96,7 @@ impl Segld for Client {
 
 impl From<client::Signature> for Signature {
     fn from(signature: client::Signature) -> Self {
-        Self { bytes: signature.bytes, timings: signature.timings }
+        Self { bytes: signature.bytes, timings: signature.timings, version: signature.version }
     }
 }
 

@@ -8,4 +8,4 @@ mod tenant;
 
 pub use client::Client;
 pub use segld::{Answer, Failure, Segld, Signature, Wait};
-pub use tenant::{Ask, Member, Outcome, SeenKey, Tenant};
+pub use tenant::{Ask, Member, Outcome, SeenKey, Tenant, What};

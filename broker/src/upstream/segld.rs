@@ -4,7 +4,7 @@ use std::{fmt, pin::Pin, time::Duration};
 
 use segl_wire::{self as wire, SignedState};
 
-use crate::problem::{Code, Fault, Problem, Retry, Signed};
+use crate::problem::{Code, Fault, Problem, Refused, Retry, Signed, Violation};
 
 /// An answer to come. Dropping it takes the request back.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
@@ -29,6 +29,12 @@ pub trait Segld: Send + Sync + fmt::Debug + 'static {
     /// One signature; gives up a little after the request's own `timeout_ms`.
     fn sign<'a>(&'a self, request: &'a wire::Sign<'a>) -> Answer<'a, Signature>;
 
+    /// One signed assertion.
+    fn sign_assertion<'a>(&'a self, request: &'a wire::SignAssertion<'a>) -> Answer<'a, Signature>;
+
+    /// One JWS.
+    fn sign_jws<'a>(&'a self, request: &'a wire::SignJws<'a>) -> Answer<'a, Signature>;
+
     /// Many signatures, an answer for each item, in order.
     fn sign_batch<'a>(&'a self, request: &'a wire::SignBatch<'a>) -> Answer<'a, Vec<Result<Signature, Failure>>>;
 
@@ -36,13 +42,15 @@ pub trait Segld: Send + Sync + fmt::Debug + 'static {
     fn list_keys(&self, timeout: Duration) -> Answer<'_, Vec<wire::Key<'static>>>;
 }
 
-/// A signature.
+/// A signature, or a document with its signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// In the form asked for
     pub bytes: Vec<u8>,
     /// When asked for
     pub timings: Option<wire::Timings>,
+    /// Which version of the key signed, if it has versions
+    pub version: Option<String>,
 }
 
 /// No signature, and what that means.
@@ -62,6 +70,8 @@ pub struct Failure {
     pub not_sent: bool,
     /// For a human
     pub detail: String,
+    /// What is wrong with a document
+    pub violations: Vec<Violation>,
 }
 
 impl Failure {
@@ -75,6 +85,7 @@ impl Failure {
             retry_after_ms: Some(1_000),
             not_sent: true,
             detail: detail.into(),
+            violations: Vec::new(),
         }
     }
 
@@ -88,6 +99,7 @@ impl Failure {
             retry_after_ms: None,
             not_sent: false,
             detail: detail.into(),
+            violations: Vec::new(),
         }
     }
 
@@ -111,6 +123,7 @@ impl Failure {
             signed: self.signed,
             retry: self.retry,
             retry_after_ms: self.retry_after_ms,
+            refused: (!self.violations.is_empty()).then(|| Box::new(Refused { violations: self.violations })),
             ..Problem::new(self.code, self.detail).with_reference(reference)
         }
     }
@@ -137,6 +150,7 @@ impl From<wire::Error<'_>> for Failure {
             retry_after_ms: error.retry_after_ms,
             not_sent: false,
             detail: error.message.into_owned(),
+            violations: error.violations.into_iter().map(Violation::from).collect(),
         }
     }
 }

@@ -83,6 +83,18 @@ impl SimulatedSegld {
         let _ = self.asked.subscribe().wait_for(|asked| asked.len() >= count).await;
     }
 
+    /// A document is signed as a message is.
+    fn document<'a>(&'a self, key: &str, meta: &wire::Meta<'_>, document: &[u8]) -> Answer<'a, Signature> {
+        let asked = Asked {
+            key: key.to_owned(),
+            context: meta.context.clone().into_owned(),
+            class: meta.class,
+            payloads: vec![wire::Payload::Message(document.to_vec().into())],
+            references: vec![],
+        };
+        Box::pin(async { self.act(asked).await?.remove(0) })
+    }
+
     async fn act(&self, asked: Asked) -> Result<Vec<Result<Signature, Failure>>, Failure> {
         let deed = self.deeds.lock().unwrap().pop_front();
         let mut answers: Vec<_> = asked.payloads.iter().map(|payload| Ok(signature(payload))).collect();
@@ -107,7 +119,7 @@ impl SimulatedSegld {
 pub(crate) fn signature(payload: &wire::Payload<'_>) -> Signature {
     let (wire::Payload::Digest(bytes) | wire::Payload::Message(bytes)) = payload;
     let timings = Some(wire::Timings { queue_us: 1, token_us: 2 });
-    Signature { bytes: [b"signed:", &bytes[..]].concat(), timings }
+    Signature { bytes: [b"signed:", &bytes[..]].concat(), timings, version: None }
 }
 
 /// A key that can sign.
@@ -135,6 +147,7 @@ pub(crate) fn failure(code: Code, signed: Signed, retry: Retry) -> Failure {
         retry_after_ms: None,
         not_sent: false,
         detail: format!("simulated {code:?}"),
+        violations: Vec::new(),
     }
 }
 
@@ -167,6 +180,14 @@ impl Segld for SimulatedSegld {
             references: vec![],
         };
         Box::pin(async { self.act(asked).await?.remove(0) })
+    }
+
+    fn sign_assertion<'a>(&'a self, request: &'a wire::SignAssertion<'a>) -> Answer<'a, Signature> {
+        self.document(&request.how.key, &request.meta, &request.document)
+    }
+
+    fn sign_jws<'a>(&'a self, request: &'a wire::SignJws<'a>) -> Answer<'a, Signature> {
+        self.document(&request.key, &request.meta, &request.payload)
     }
 
     fn sign_batch<'a>(&'a self, request: &'a wire::SignBatch<'a>) -> Answer<'a, Vec<Result<Signature, Failure>>> {

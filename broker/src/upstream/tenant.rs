@@ -115,10 +115,63 @@ impl Ask {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
+    async fn one(&self, segld: &dyn Segld, what: &What<'_>) -> Result<Signature, Failure> {
+        let (meta, timings) = (self.meta(), self.timings);
+        let (key, algorithm) = (Cow::Borrowed(&*self.key), Cow::Borrowed(&*self.algorithm));
+        match what {
+            What::Payload(payload) => {
+                let (payload, encoding) = (payload.clone(), self.encoding);
+                segld.sign(&wire::Sign { meta, key, algorithm, payload, encoding, timings }).await
+            }
+            What::Assertion { document, digest_method, key_info } => {
+                let how = wire::AssertionHow {
+                    key,
+                    signature_method: algorithm,
+                    digest_method: Cow::Borrowed(digest_method),
+                    key_info: *key_info,
+                    form: wire::Form::Document,
+                    timings,
+                };
+                let document = Cow::Borrowed(*document);
+                segld.sign_assertion(&wire::SignAssertion { meta, how, document }).await
+            }
+            What::Jws { header, payload, key_info } => {
+                let (header, payload) = (header.map(Cow::Borrowed), Cow::Borrowed(*payload));
+                let key_info = *key_info;
+                segld.sign_jws(&wire::SignJws { meta, key, algorithm, timings, key_info, header, payload }).await
+            }
+        }
+    }
+
     fn meta(&self) -> wire::Meta<'_> {
         let timeout_ms = u32::try_from(self.left().as_millis()).unwrap_or(u32::MAX).max(1);
         wire::Meta { timeout_ms, class: self.class, context: self.context.clone() }
     }
+}
+
+/// What is to be signed.
+#[derive(Clone, Debug)]
+pub enum What<'a> {
+    /// A digest or message that nobody looks into
+    Payload(wire::Payload<'a>),
+    /// An assertion; the ask's algorithm is the signature's URI
+    Assertion {
+        /// XML
+        document: &'a [u8],
+        /// URI
+        digest_method: &'a str,
+        /// What the signature says of the key
+        key_info: wire::KeyInfo,
+    },
+    /// A JWS; the ask's algorithm is its `alg`
+    Jws {
+        /// The caller's part of the header, a JSON object
+        header: Option<&'a [u8]>,
+        /// A JSON object
+        payload: &'a [u8],
+        /// What the header says of the key
+        key_info: wire::KeyInfo,
+    },
 }
 
 /// How it ended, and after how many tries.
@@ -168,20 +221,12 @@ impl Tenant {
         timeout(limit, first(seen.collect())).await.is_ok()
     }
 
-    /// One signature.
-    pub async fn sign(&self, ask: &Ask, payload: &wire::Payload<'_>) -> Outcome<Result<Signature, Failure>> {
+    /// One signature, or one document with its signature.
+    pub async fn sign(&self, ask: &Ask, what: &What<'_>) -> Outcome<Result<Signature, Failure>> {
         let mut asked = Asked::default();
         let mut last = None;
         while let Some(member) = self.next(ask, &mut asked).await {
-            let request = wire::Sign {
-                meta: ask.meta(),
-                key: Cow::Borrowed(&ask.key),
-                algorithm: Cow::Borrowed(&ask.algorithm),
-                payload: payload.clone(),
-                encoding: ask.encoding,
-                timings: ask.timings,
-            };
-            match member.segld.sign(&request).await {
+            match ask.one(&*member.segld, what).await {
                 Ok(signature) => {
                     member.clear();
                     return Outcome { result: Ok(signature), tries: asked.tries() };
