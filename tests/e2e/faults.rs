@@ -8,6 +8,7 @@ use segl_faulty_token::{
         CKR_KEY_HANDLE_INVALID, CKR_SESSION_HANDLE_INVALID, CKR_USER_NOT_LOGGED_IN,
     },
 };
+use segl_tests::faulty::DECOY;
 use segl_wire::Code;
 
 use crate::{
@@ -247,6 +248,7 @@ fn a_handle_that_names_another_key_all_of_a_sudden_signs_nothing_that_leaves() {
     // Nothing told the caller that its handles had changed: to have used them is no fault of its own.
     let ashes = fire.sift(&accounts, &[]);
     assert!(ashes.violations.stale_objects > 0);
+    assert!(ashes.tokens["one"].keys[DECOY].signed > 0 && ashes.calls["one"].discarded > 0);
 }
 
 #[test]

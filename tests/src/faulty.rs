@@ -12,6 +12,8 @@ use crate::{
 
 /// Keys of a faulty installation: both on every HSM. RSA would cost each test seconds of making keys.
 const KEYS: [(&str, KeyType); 2] = [(P256, KeyType::EcP256), (ED25519, KeyType::Ed25519)];
+/// A key that no configuration speaks of: what a handle of [`P256`] names when handles change their meaning.
+pub const DECOY: &str = "decoy-p256";
 /// The users' PIN.
 pub const PIN: &str = "57-development-31";
 
@@ -22,7 +24,7 @@ pub const PIN: &str = "57-development-31";
 /// [`configuration`].
 pub fn create(dir: &Path, hsms: &[&[&str]], settings: &str) -> Result<(Site, Vec<FaultyHsm>)> {
     let mut site = Site::create(dir, Token::Embedded, &[])?;
-    let files = KEYS.map(|(name, key_type)| (format!("{name}.pem"), key_type));
+    let files = on_every_token().map(|(name, key_type)| (format!("{name}.pem"), key_type));
     FaultyHsm::make_keys(&dir.join("keys"), &files)?;
     write_private(&dir.join("pin"), PIN.as_bytes())?;
     let (mut installed, mut sections, mut names) = (Vec::new(), String::new(), Vec::new());
@@ -47,7 +49,7 @@ pub fn create(dir: &Path, hsms: &[&[&str]], settings: &str) -> Result<(Site, Vec
 
 /// What an HSM with tokens of these names is made of in an installation in `dir`.
 pub fn configuration(dir: &Path, names: &[&str]) -> Configuration {
-    let keys = (1..).zip(KEYS).map(|(id, (label, _))| KeyConfiguration {
+    let keys = (1..).zip(on_every_token()).map(|(id, (label, _))| KeyConfiguration {
         label: label.to_owned(),
         id: vec![id],
         file: format!("{label}.pem"),
@@ -63,6 +65,11 @@ pub fn configuration(dir: &Path, names: &[&str]) -> Configuration {
         keys: keys.clone(),
     });
     Configuration { tokens: tokens.collect(), commands: Vec::new() }
+}
+
+/// In the order of their handles.
+fn on_every_token() -> [(&'static str, KeyType); 3] {
+    [KEYS[0], (DECOY, KEYS[0].1), KEYS[1]]
 }
 
 /// The configuration of an embedded token's installation, with these tokens in its place and no more than their keys.
