@@ -11,6 +11,8 @@ mod draw;
 mod faults;
 mod script;
 mod shrink;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod token;
 mod trace;

@@ -43,6 +43,8 @@ pub(super) enum Order {
 pub(super) struct Running {
     pub(super) order: Order,
     pub(super) started_ns: u64,
+    /// It never returns
+    pub(super) for_ever: bool,
 }
 
 impl Order {

@@ -214,10 +214,10 @@ impl Token {
 
     /// A call that keeps a session alive.
     pub(super) fn keep_alive(&mut self, module: &Module, handle: Handle, now_ns: u64) -> Result<(), Error> {
-        let result = self.reach(module, handle, now_ns).and_then(|()| {
+        let result = self.reach(module, handle, now_ns);
+        if result.is_ok() {
             self.open.insert(handle.number, (handle.holder, now_ns));
-            Ok(())
-        });
+        }
         self.judged(handle, result)
     }
 

@@ -445,7 +445,11 @@ impl World {
     fn servable(&self) -> TokenSet {
         let lost = |module: u32| {
             let inside = |thread: &&Thread| self.tokens[usize::from(thread.token)].plan.module == module;
-            self.threads.iter().filter(inside).filter(|thread| thread.running.is_some()).count()
+            self.threads
+                .iter()
+                .filter(inside)
+                .filter(|thread| thread.running.as_ref().is_some_and(|call| call.for_ever))
+                .count()
         };
         let sound = |index: &usize| {
             let module = self.tokens[*index].plan.module;
@@ -485,8 +489,8 @@ impl World {
 
     /// What is wrong with a token that nobody uses is known to nobody.
     fn ask_each_token(&mut self) {
-        for token in 0..self.tokens.len() as u32 {
-            self.submit(&Burst::at_last(0, Class::Login, PROBE_ROUTES + token));
+        for token in self.servable().iter() {
+            self.submit(&Burst::at_last(0, Class::Login, PROBE_ROUTES + u32::from(token)));
         }
     }
 

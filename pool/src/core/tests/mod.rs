@@ -1,4 +1,4 @@
-//! Core's promises, each in a small scene in virtual time; [`simulator`] puts it under random fire.
+//! Core's promises, each in a small scene in virtual time; `crate::simulator` puts it under random fire.
 
 mod comeback;
 mod modules;
@@ -8,7 +8,6 @@ mod queueing;
 mod rungs;
 mod scene;
 mod sharing;
-mod simulator;
 mod stuck;
 mod traffic;
 

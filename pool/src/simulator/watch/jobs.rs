@@ -120,6 +120,8 @@ impl Watch {
                 CallResult::Failed(error) => Some((error.verdict().retry, token)),
                 _ => job.retry,
             };
+            let elsewhere = matches!(result, CallResult::Failed(error) if error.verdict().retry == Retry::Elsewhere);
+            self.tokens[usize::from(token)].refuses |= elsewhere;
             if !entered {
                 self.waits_again(tag);
             }
@@ -260,8 +262,11 @@ impl Watch {
         let tag = completion.tag;
         let now_ns = self.now_ns;
         if self.healed && !seen.job.probe {
-            // A session that nobody used since it went stale may be found out now.
-            let stale = |failure: &Failure| matches!(failure, Failure::Token(error) if error.kind() == Kind::Session);
+            // A session or a login that nobody used since it went stale may be found out now.
+            let stale = |failure: &Failure| match failure {
+                Failure::Token(error) => matches!(error.kind(), Kind::Session | Kind::NotLoggedIn),
+                _ => false,
+            };
             let served = completion.result.as_ref().err().is_none_or(stale);
             self.check(served, promise::SERVED, || format!("job {tag} ends with {:?}", completion.result));
         }

@@ -85,6 +85,8 @@ pub(super) struct Watch {
     pub(super) tokens: Vec<TokenSeen>,
     /// Sessions are numbered as they are opened
     next_opened: u64,
+    /// When each was asked for
+    opened_ns: Vec<u64>,
     shares: Shares,
     submitted: u64,
     ended: u64,
@@ -109,6 +111,7 @@ impl Watch {
             places: (0..script.tokens.len()).flat_map(token).collect(),
             tokens: script.tokens.iter().map(|_| TokenSeen::default()).collect(),
             next_opened: 1,
+            opened_ns: Vec::new(),
             shares: Shares::new(script),
             submitted: 0,
             ended: 0,

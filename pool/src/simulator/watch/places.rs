@@ -50,8 +50,12 @@ pub(in crate::simulator) struct TokenSeen {
     pub(super) logged_in: bool,
     /// An error spoke against the login: whether Core believes it depends on when the call began
     login_doubted: bool,
+    /// It failed a call that another token might not, which may put it behind the others for that key
+    pub(super) refuses: bool,
     /// Sessions up to this number are void
     void: u64,
+    /// Sessions up to this number may be
+    doubtful: u64,
     pub(super) probation: bool,
     pub(super) vouched: bool,
     pub(super) needs_operator: bool,
@@ -225,21 +229,25 @@ impl Watch {
 
     /// A call that the place had has failed.
     pub(super) fn spoil(&mut self, id: SessionId, error: &Error) {
-        let next = self.next_opened;
         let rung = error.verdict().rung;
         let place = self.place(id);
         if rung == Rung::None || place.standing == Standing::Closed {
             return;
         }
         place.spoilt = true;
-        let opened = place.opened;
+        let (opened, since_ns) = (place.opened, place.since_ns);
+        // What was opened while the call ran may belong to what came after.
+        let void = self.opened_ns.partition_point(|&at_ns| at_ns <= since_ns) as u64;
+        let latest = self.next_opened - 1;
         let token = self.token_of(id);
         token.login_doubted |= rung == Rung::Login;
         token.failures += u32::from(rung >= Rung::Token);
         // What is said of sessions that are void says nothing of those that came after them.
         if rung >= Rung::Token && opened > token.void {
-            token.void = next - 1;
-            token.logged_in = false;
+            token.void = void;
+            token.doubtful = latest;
+            token.logged_in &= void < latest;
+            token.login_doubted = true;
             token.needs_operator |= Self::is_wrong(error);
             if Self::is_wrong(error) {
                 token.vouched = false;
@@ -252,7 +260,7 @@ impl Watch {
         let place = self.place(id);
         let (spoilt, opened) = (place.spoilt, place.opened);
         let token = self.token_of(id);
-        if !spoilt && opened > token.void {
+        if !spoilt && opened > token.doubtful {
             token.failures = 0;
         }
     }
@@ -263,6 +271,7 @@ impl Watch {
         let now_ns = self.now_ns;
         let next = self.next_opened;
         self.next_opened += 1;
+        self.opened_ns.push(now_ns);
         let place = self.place(id).clone();
         self.check(place.standing == Standing::Closed, promise::FREE, || format!("{id:?} is to be opened: {place:?}"));
         self.check(generation > place.generation, promise::GENERATION, || {
@@ -474,7 +483,8 @@ impl Watch {
             let first: Vec<u16> = ready.into_iter().filter(|token| !any_preferred || preferred(token)).collect();
             let idle: usize = first.iter().map(|&token| self.idle_of(token)).sum();
             let busy: usize = first.iter().map(|&token| self.busy_of(token)).sum();
-            self.check(idle == 0 || first.len() > 1 && busy > 0, promise::CONSERVING, || {
+            let refuses = tokens.iter().any(|token| self.tokens[usize::from(token)].refuses);
+            self.check(idle == 0 || refuses || first.len() > 1 && busy > 0, promise::CONSERVING, || {
                 format!("{idle} sessions of tokens {first:?} stand idle while jobs wait for {tokens:?}")
             });
         }

@@ -10,9 +10,14 @@ use crate::{
 
 /// How often a tenant may be passed over by another one on a token while it waits, where all jobs cost the same. One
 /// turn is each other's due; but before the first measurements what a job costs is a guess, up to ten times too low.
-const EVEN_PASSES: u32 = 24;
+const EVEN_PASSES: u32 = 40;
 /// The same where one job may cost a hundred times the other.
 const UNEVEN_PASSES: u32 = 600;
+
+/// A set of tokens, a tenant and a class.
+type Lane = (usize, u32, usize);
+/// The lane that waits, the token and the tenant that is served instead.
+type Passing = (Lane, u16, u32);
 
 #[derive(Debug)]
 pub(super) struct Shares {
@@ -21,9 +26,9 @@ pub(super) struct Shares {
     one_in: [u32; 3],
     sets: Vec<TokenSet>,
     /// Jobs that wait, by set, tenant and class
-    waiting: BTreeMap<(usize, u32, usize), u32>,
+    waiting: BTreeMap<Lane, u32>,
     /// By the lane that waits, the token and the tenant that was served instead
-    passes: BTreeMap<((usize, u32, usize), u16, u32), u32>,
+    passes: BTreeMap<Passing, u32>,
     /// By the set and class that waits, and the token
     passed_over: BTreeMap<(usize, usize, u16), u32>,
     pub(super) broken: Option<(&'static str, String)>,
@@ -43,7 +48,7 @@ impl Shares {
         }
     }
 
-    fn lane(&mut self, tokens: TokenSet, job: &Job<u64>) -> (usize, u32, usize) {
+    fn lane(&mut self, tokens: TokenSet, job: &Job<u64>) -> Lane {
         let set = self.sets.iter().position(|&set| set == tokens).unwrap_or_else(|| {
             self.sets.push(tokens);
             self.sets.len() - 1
@@ -92,9 +97,12 @@ impl Shares {
             if of != class && !std::mem::replace(&mut classes[of], true) {
                 let over = self.passed_over.entry((set, of, token)).or_default();
                 *over += 1;
-                // The one that waits for its turn may itself have to let the other such class pass.
-                let max = 2 * self.one_in[of] + 2;
-                if of != Class::Login.index() && *over > max {
+                // The one that waits for its turn may itself have to let the other such class pass, and its turn may go
+                // to jobs of its class for other tokens.
+                let max = 3 * self.one_in[of] + 4;
+                // A token that fails is kept from what better ones are to serve, for as long as that may take.
+                let sound = matches!(self.mood, Mood::Even | Mood::Fair);
+                if sound && of != Class::Login.index() && *over > max {
                     let detail = format!("class {of} was passed over {over} times on token {token}, of {max}");
                     self.broken.get_or_insert((promise::STARVED, detail));
                 }
@@ -102,7 +110,7 @@ impl Shares {
         }
     }
 
-    fn passed(&mut self, key: ((usize, u32, usize), u16, u32)) {
+    fn passed(&mut self, key: Passing) {
         let max = match self.mood {
             Mood::Even => EVEN_PASSES,
             Mood::Fair => UNEVEN_PASSES,

@@ -113,7 +113,7 @@ impl World {
                 None => format!("place {place} enters {kind:?}, never to return"),
             }
         });
-        self.threads[index].running = Some(Running { order, started_ns: self.now_ns });
+        self.threads[index].running = Some(Running { order, started_ns: self.now_ns, for_ever: duration_ns.is_none() });
         if let Some(duration_ns) = duration_ns {
             self.put(self.now_ns + duration_ns, Item::Return { thread: index });
         }
@@ -155,7 +155,7 @@ impl World {
 
     /// A call comes back.
     pub(super) fn come_back(&mut self, index: usize) {
-        let Running { order, started_ns } = self.threads[index].running.take().expect("it was inside");
+        let Running { order, started_ns, .. } = self.threads[index].running.take().expect("it was inside");
         let token = usize::from(self.threads[index].token);
         let module = self.tokens[token].plan.module as usize;
         self.modules[module].inside -= 1;
@@ -219,7 +219,8 @@ impl World {
             }
             Order::Login(generation) => {
                 let (result, tried_wrong) = token.log_in(module, held(handle), now_ns);
-                if tried_wrong {
+                // What a login gives that was given up is known to nobody; of that `segl-hsm` takes care.
+                if tried_wrong && !given_up {
                     self.watch.refused(self.threads[index].token);
                 }
                 Some(Event::LoggedIn { session, generation, result })
