@@ -124,7 +124,8 @@ impl Token {
             CallKind::Close | CallKind::KeepAlive => self.draw.between(10_000, 300_000),
             CallKind::Reinitialise => self.draw.between(1_000_000, 50_000_000),
         };
-        Some((full_ns * self.slowness).max(1))
+        // However slow, it is back before healing is over: what never returns is a hang.
+        Some((full_ns * self.slowness).clamp(1, 4 * self.plan.stuck_after_ns))
     }
 
     /// C_OpenSession, in a new generation if the last was given up.
