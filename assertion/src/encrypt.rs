@@ -170,6 +170,17 @@ impl Providers {
         self.0.get(audience)
     }
 
+    /// The provider that the one Assertion of a document, signed or not, is for: so that nothing is signed that could
+    /// not be encrypted afterwards.
+    ///
+    /// # Errors
+    /// When the document is not such a one, or names nobody who is configured.
+    pub fn provider_of(&self, document: &[u8], limits: &Limits) -> Result<&Provider, EncryptError> {
+        let document = AnyXml::parse(document, limits).map_err(EncryptError::Malformed)?;
+        let audience = audience_of(assertion_in(document.root()).ok_or(EncryptError::NotSigned)?)?;
+        self.for_audience(audience).ok_or(EncryptError::UnknownAudience)
+    }
+
     /// Encrypts the one signed Assertion of a document for the provider that its Audience names: a Response with an
     /// EncryptedAssertion in its place, or an EncryptedAssertion. That the signature is there is checked; that it is
     /// right, who has just made it knows.
@@ -190,16 +201,19 @@ impl Providers {
 }
 
 fn signed_assertion(root: Element<'_>) -> Result<Element<'_>, EncryptError> {
-    let assertion = if root.is(SAML_URI, "Assertion") {
-        root
-    } else {
-        let mut assertions = root.all(SAML_URI, "Assertion");
-        match (assertions.next(), assertions.next()) {
-            (Some(assertion), None) if root.is(SAMLP_URI, "Response") => assertion,
-            _ => return Err(EncryptError::NotSigned),
-        }
-    };
-    assertion.all(XMLDSIG_URI, "Signature").next().map(|_| assertion).ok_or(EncryptError::NotSigned)
+    let signed = assertion_in(root).filter(|assertion| assertion.all(XMLDSIG_URI, "Signature").next().is_some());
+    signed.ok_or(EncryptError::NotSigned)
+}
+
+fn assertion_in(root: Element<'_>) -> Option<Element<'_>> {
+    if root.is(SAML_URI, "Assertion") {
+        return Some(root);
+    }
+    let mut assertions = root.all(SAML_URI, "Assertion");
+    match (assertions.next(), assertions.next()) {
+        (Some(assertion), None) if root.is(SAMLP_URI, "Response") => Some(assertion),
+        _ => None,
+    }
 }
 
 fn audience_of(assertion: Element<'_>) -> Result<&str, EncryptError> {

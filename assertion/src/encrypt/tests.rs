@@ -121,6 +121,10 @@ fn only_a_signed_assertion_for_a_configured_audience_is_encrypted() {
     assert_eq!(encrypt(&signed(&format!("{own}{other}"))), Err(EncryptError::Audience));
     let unsigned = signed(own).replace(&format!("<ds:Signature xmlns:ds=\"{XMLDSIG_URI}\"/>"), "");
     assert_eq!(encrypt(&unsigned), Err(EncryptError::NotSigned));
+    let provider_of =
+        |document: &str| providers.provider_of(document.as_bytes(), &Limits::default()).map(Provider::entity_id);
+    assert_eq!(provider_of(&unsigned), Ok(AUDIENCE), "before it is signed");
+    assert_eq!(provider_of(&signed(other)), Err(EncryptError::UnknownAudience));
     let two = format!("<p:Response xmlns:p=\"{SAMLP_URI}\">{0}{0}</p:Response>", signed(own));
     assert_eq!(encrypt(&two), Err(EncryptError::NotSigned));
     assert_eq!(encrypt("<a/>"), Err(EncryptError::NotSigned));

@@ -1,10 +1,9 @@
 //! Any other XML that is read here (metadata, lists of privileges, what is signed already): by the same parser, without
 //! the shape of an assertion to be signed.
 
-use super::{
-    Element, Limits, Malformed, parse,
-    tree::{NOBODY, Tree},
-};
+#[cfg(feature = "encrypt")]
+use super::tree::NOBODY;
+use super::{Element, Limits, Malformed, parse, tree::Tree};
 
 /// A document that is XML as far as the parser takes it.
 #[derive(Clone, Debug)]
@@ -20,6 +19,7 @@ impl<'a> AnyXml<'a> {
     }
 }
 
+#[cfg(feature = "encrypt")]
 impl<'d> Element<'d> {
     pub(crate) fn is(self, namespace: &str, local_name: &str) -> bool {
         self.local_name() == local_name && self.namespace() == namespace
@@ -64,6 +64,7 @@ impl<'d> Element<'d> {
 }
 
 /// A namespace declaration in force.
+#[cfg(feature = "encrypt")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InScope<'d> {
     /// Empty for the default namespace
