@@ -1,6 +1,7 @@
 //! Frames to requests: decode, limits, policy, order. Every refusal is an answer to its own request.
 
 mod documents;
+mod keys;
 
 use std::{
     cell::RefCell,
@@ -9,19 +10,18 @@ use std::{
     time::Duration,
 };
 
-use segl_hsm::{KeyId, KeyType};
+use segl_hsm::KeyId;
 use segl_wire::{
-    Cancel, Code, Context, Error, Form, GoAway, GoAwayReason, Header, Key, KeyState, Keys, Kind, ListKeys, Message,
-    Meta, Payload, Ping, Sign, SignBatch, SignedState,
+    Cancel, Code, Context, Error, Form, GoAway, GoAwayReason, Header, Kind, Message, Meta, Payload, Ping, Sign,
+    SignBatch, SignedState,
 };
 
 use crate::{
-    certificate::Chain,
     clock,
     config::Operation,
     connection::{Client, Connection, Phase},
-    keybook::{Readiness, Shown},
-    policy::{self, Authorised, Denied, GrantView, Permit, Unsigned},
+    keybook::Readiness,
+    policy::{self, Authorised, Denied, Permit, Unsigned},
     reactor::{Answers, Batch, Reactor, Reply, Request},
     refusal,
     signing::{Circumstances, Place},
@@ -105,27 +105,6 @@ impl<'a> Asked<'a> {
         M::decode(self.body, self.reactor.wire_limits()).map_err(|error| refusal::malformed(&error))
     }
 
-    fn list_keys(&self) -> Refusable {
-        let Asked { reactor, connection, client, id, .. } = self;
-        self.read::<ListKeys<'_>>()?;
-        // The shortest question with the longest answer: it waits until the ones before have been read.
-        if connection.pending_bytes() > reactor.limits().pending_output_max / 2 {
-            let text = "read the answers that wait before you ask for the keys again";
-            return Err(Error::of(Code::TooManyInFlight, text));
-        }
-        let mut granted: Vec<_> = client
-            .tenant
-            .grants()
-            .filter_map(|grant| reactor.keys().card(grant.key.id).map(|card| (grant, card)))
-            .map(|(grant, card)| (grant, card.shown(), card.state(|route| reactor.route_usable(route))))
-            .collect();
-        granted.sort_by(|(a, ..), (b, ..)| a.key.name.cmp(&b.key.name));
-        let keys = granted.iter().map(|(grant, shown, state)| listed(grant, shown.as_deref(), *state)).collect();
-        connection.send(Kind::Keys, *id, &Keys { keys }, 0);
-        reactor.meters().answered(&client.tenant, "list-keys");
-        Ok(())
-    }
-
     fn sign(&self) -> Refusable {
         let Sign { meta, key, algorithm, payload, encoding, timings } = self.read()?;
         let common =
@@ -177,24 +156,6 @@ impl<'a> Asked<'a> {
             self.reactor.record_denial(self.client, operation, key, &denied);
             refusal::denied(&denied)
         })
-    }
-}
-
-/// A key as its user sees it.
-fn listed<'k>(grant: &'k GrantView<'_>, shown: Option<&'k Shown>, state: KeyState) -> Key<'k> {
-    let certificate = grant.key.certificate.as_ref();
-    let key_type = shown.map(|shown| shown.info.key_type).or(certificate.map(Chain::key_type));
-    let certificates = certificate.map_or(&[][..], Chain::certificates);
-    Key {
-        name: (&*grant.key.name).into(),
-        purpose: grant.key.purpose.name().into(),
-        key_type: key_type.map_or("unknown", KeyType::name).into(),
-        bits: key_type.map_or(0, KeyType::bits),
-        algorithms: grant.algorithms().map(|algorithm| algorithm.name().into()).collect(),
-        spki_der: shown.map_or(&[][..], |shown| &shown.info.spki_der).into(),
-        certificates: certificates.iter().map(|der| der.as_ref().into()).collect(),
-        state,
-        versions: Vec::new(),
     }
 }
 
@@ -332,6 +293,7 @@ impl Common<'_> {
             weight: of.weight,
             reply: of.reply,
             answers: self.answers,
+            version: self.permit.key().version().cloned(),
             unsigned,
             operation: self.permit.operation(),
             algorithm: self.permit.algorithm(),

@@ -17,7 +17,7 @@ use segl_wire::KeyState;
 use crate::{
     certificate::{Validity, spki_sha256},
     clock,
-    policy::{KeyEntry, purpose_conflicts},
+    policy::{KeyEntry, conflicts},
     signing::Place,
 };
 
@@ -107,7 +107,7 @@ impl KeyBook {
     /// All cards.
     pub(crate) fn cards(&self) -> Vec<Arc<KeyCard>> {
         let mut cards: Vec<_> = self.cards.load().values().cloned().collect();
-        cards.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+        cards.sort_by(|a, b| a.entry.label.cmp(&b.entry.label));
         cards
     }
 
@@ -120,7 +120,7 @@ impl KeyBook {
         for (card, report) in &reported {
             card.reported(token, report);
         }
-        self.enforce_purposes(&cards);
+        self.enforce_one_use(&cards);
         let held = reported.into_iter().map(|(card, _)| card);
         held.filter(|card| card.holding(token).is_some_and(|holding| !holding.is_unfit())).cloned().collect()
     }
@@ -130,25 +130,22 @@ impl KeyBook {
         let stranger = |card: &Arc<KeyCard>| {
             let mut holdings = card.holdings().into_iter().filter(|(at, _)| token.is_none_or(|token| *at == token));
             holdings.find_map(|(_, holding)| match holding {
-                Holding::Stranger(why) => Some(format!("key {}: {why}", card.entry.name)),
+                Holding::Stranger(why) => Some(format!("key {}: {why}", card.entry.label)),
                 _ => None,
             })
         };
         self.cards().iter().filter_map(stranger).collect()
     }
 
-    /// One public key under two purposes would make each a way around the other's checks: neither is used.
-    fn enforce_purposes(&self, cards: &HashMap<KeyId, Arc<KeyCard>>) {
+    /// One public key under two purposes would make each a way around the other's checks, and as two versions of one key
+    /// nothing would be rolled over: neither is used.
+    fn enforce_one_use(&self, cards: &HashMap<KeyId, Arc<KeyCard>>) {
         let shown: Vec<_> = cards.values().filter_map(|card| card.shown().map(|shown| (card, shown))).collect();
-        let keys: Vec<_> = shown
-            .iter()
-            .map(|(card, shown)| (&*card.entry.name, card.entry.purpose, shown.info.spki_der.as_slice()))
-            .collect();
-        for conflict in purpose_conflicts(&keys) {
-            tracing::error!(%conflict, "one public key with two purposes: it is not used");
-            let concerned = [&conflict.first, &conflict.second];
-            for (card, _) in shown.iter().filter(|(card, _)| concerned.iter().any(|name| **name == *card.entry.name)) {
-                card.refuse_everywhere(&conflict.to_string());
+        let claims: Vec<_> = shown.iter().map(|(card, shown)| card.entry.claim(&shown.info.spki_der)).collect();
+        for conflict in conflicts(&claims) {
+            tracing::error!(%conflict, "one public key with two uses: it has neither");
+            for at in [conflict.first, conflict.second] {
+                shown[at].0.refuse_everywhere(&conflict.to_string());
             }
         }
     }
@@ -315,6 +312,8 @@ mod tests {
         Arc::new(KeyEntry {
             id: KeyId(id),
             name: format!("key-{id}").into(),
+            label: format!("key-{id}").into(),
+            term: None,
             purpose,
             tokens: vec!["hsm-a".into()],
             locator: "pkcs11:object=key".into(),

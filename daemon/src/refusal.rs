@@ -14,7 +14,7 @@ pub(crate) fn denied(denied: &Denied) -> Error<'static> {
         Denied::PurposeViolated { .. } => Code::PurposeViolated,
         Denied::AlgorithmNotAllowed => Code::AlgorithmNotAllowed,
         Denied::ClassNotAllowed => Code::ClassNotAllowed,
-        Denied::KeyExpired | Denied::KeyNotYetValid => Code::KeyRefused,
+        Denied::KeyExpired | Denied::KeyNotYetValid | Denied::KeyNotYetActive => Code::KeyRefused,
         Denied::Input(_) | Denied::MessageTooLong { .. } | Denied::NoCertificate => Code::BadInput,
         Denied::Document(refusal) => return document(refusal),
     };

@@ -403,7 +403,7 @@ impl SelfTestOrder {
             request_id: 0,
             connection_id: 0,
             document: None,
-            key_version: None,
+            key_version: key.version().map(|version| Cow::Owned(version.to_string())),
         }
     }
 }
@@ -435,7 +435,7 @@ fn intent<'a>(order: &'a Authorised, place: Place, circumstances: &Circumstances
         request_id: circumstances.request_id,
         connection_id: circumstances.connection_id,
         document: order.document().map(Cow::Borrowed),
-        key_version: None,
+        key_version: order.key().version().map(|version| Cow::Borrowed(&**version)),
     }
 }
 

@@ -173,12 +173,10 @@ pub struct Key {
     pub purpose: Purpose,
     /// The tokens that hold it, by name, sorted; at least one, all in [`super::Config::tokens`]
     pub tokens: Vec<Arc<str>>,
-    /// Where they hold it: an RFC 7512 URI (PKCS#11) or a file name (embedded)
-    pub locator: Arc<str>,
     /// What it may be used with; at least one
     pub algorithms: Vec<Algorithm>,
-    /// Its certificate and those above it, leaf first
-    pub certificate: Option<FromFile<Chain>>,
+    /// By the time from which they sign; at least one. A key without `[[key.version]]` is its own only version
+    pub versions: Vec<KeyVersion>,
     /// Whether a signature may be tried again when the first try's fate is unknown (logins)
     pub repeatable: bool,
     /// How it shows that it is well
@@ -187,6 +185,36 @@ pub struct Key {
     pub verify: Verify,
     /// Signs even with what ETSI TS 119 312 has ended
     pub accept_legacy: bool,
+}
+
+/// `[[key.version]]`, or what a key without any says of itself
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyVersion {
+    /// What it is called and when it signs; none of a key without versions
+    pub term: Option<KeyTerm>,
+    /// Where the tokens hold it: an RFC 7512 URI (PKCS#11) or a file name (embedded)
+    pub locator: Arc<str>,
+    /// Its certificate and those above it, leaf first
+    pub certificate: Option<FromFile<Chain>>,
+}
+
+impl KeyVersion {
+    /// What the version of a key of that name is called: `name/version`, the name alone if it is the only one.
+    pub fn label(&self, key: &Arc<str>) -> Arc<str> {
+        match &self.term {
+            Some(term) => format!("{key}/{}", term.name).into(),
+            None => key.clone(),
+        }
+    }
+}
+
+/// A version's name, and from when it signs until the next one does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyTerm {
+    /// Unlike those of the key's other versions
+    pub name: Arc<str>,
+    /// Unlike those of the key's other versions, in seconds since 1970
+    pub active_from_unix_s: i64,
 }
 
 /// `[[tenant]]`

@@ -13,6 +13,7 @@ mod read_settings;
 mod read_tenants;
 mod read_tls;
 mod read_tokens;
+mod read_versions;
 mod reader;
 mod settings;
 mod syntax;
@@ -32,7 +33,10 @@ use self::{files::Files, findings::Collector, reader::Section, syntax::Source};
 
 pub use self::{
     findings::{Finding, Findings, Severity},
-    inventory::{Client, Generate, Grant, Key, Operation, Purpose, San, SelfTest, Tenant, Token, TokenKind, Verify},
+    inventory::{
+        Client, Generate, Grant, Key, KeyTerm, KeyVersion, Operation, Purpose, San, SelfTest, Tenant, Token, TokenKind,
+        Verify,
+    },
     settings::{Admin, Audit, FromFile, Host, Io, Limits, Listen, Log, LogFormat, LogLevel, Pool, Reactor, Tls},
 };
 

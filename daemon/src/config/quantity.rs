@@ -1,6 +1,8 @@
-//! Durations and sizes as people write them: a whole number with its unit.
+//! Durations and sizes as people write them, a whole number with its unit; moments as RFC 3339 has them.
 
 use std::time::Duration;
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// `250ms`, `5s`, `10m`, `2h`, `1d`, also `us`; one number, one unit.
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -47,6 +49,19 @@ pub(super) fn size_text(bytes: u64) -> String {
     format!("{}{unit}", bytes / unit_bytes)
 }
 
+/// `2027-01-01T00:00:00Z` (RFC 3339): in UTC and to the second, so that it means one thing to every reader. Seconds since
+/// 1970.
+pub(super) fn instant(text: &str) -> Option<i64> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    (moment.offset().is_utc() && moment.nanosecond() == 0).then(|| moment.unix_timestamp())
+}
+
+/// A moment as [`instant`] reads it.
+pub(super) fn instant_text(unix_s: i64) -> String {
+    let moment = OffsetDateTime::from_unix_timestamp(unix_s).ok();
+    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{unix_s} s after 1970"))
+}
+
 fn split(text: &str) -> Option<(u64, &str)> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit_at);
@@ -70,6 +85,24 @@ mod tests {
         {
             assert_eq!(duration(wrong), None, "{wrong}");
             assert_eq!(size(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn moments_are_read_in_utc_and_to_the_second_only() {
+        assert_eq!(instant("1970-01-01T00:00:01Z"), Some(1));
+        assert_eq!(instant("2027-01-01T00:00:00Z"), Some(1_798_761_600));
+        assert_eq!(instant_text(1_798_761_600), "2027-01-01T00:00:00Z");
+        for wrong in [
+            "",
+            "2027-01-01",
+            "2027-01-01T00:00:00",
+            "2027-01-01T00:00:00.5Z",
+            "2027-01-01T01:00:00+01:00",
+            "2027-02-29T00:00:00Z",
+            "2016-12-31T23:59:60Z",
+        ] {
+            assert_eq!(instant(wrong), None, "{wrong}");
         }
     }
 

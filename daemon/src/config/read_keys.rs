@@ -1,20 +1,18 @@
 //! Reads `[[key]]`, and holds keys against their tokens, their certificates, one another and ETSI TS 119 312.
 
-use std::{path::Path, sync::Arc};
-
 use segl_hsm::{Algorithm, KeyType};
 
 use super::{
-    FromFile, Key, Purpose, SelfTest, Token, TokenKind, Verify,
+    Key, KeyVersion, Purpose, SelfTest, Token, Verify,
     files::Files,
-    read_tls::chain,
-    read_tokens::{file_name, name, pkcs11_uri},
-    reader::{At, Section, Value, nearest},
+    read_tokens::name,
+    read_versions::{Of, generated_type, versions},
+    reader::{At, Section, Span, Value, nearest},
 };
 use crate::{
-    certificate::{Chain, Validity},
+    certificate::Chain,
     policy::{
-        purpose_conflicts,
+        Claim, conflicts,
         suite::{self, Standing},
     },
 };
@@ -31,31 +29,50 @@ pub(super) fn keys(sections: Vec<Section<'_>>, tokens: &[At<Token>], files: &Fil
     if let Some(section) = sections.get(KEYS_MAX) {
         collector.error(section.span(), format!("more than {KEYS_MAX} keys"), "run another segld for the rest");
     }
-    let mut keys: Vec<At<Key>> = Vec::new();
+    let (mut keys, mut places) = (Vec::new(), Vec::new());
     for section in sections {
         let key = key(&section, &keys, tokens, files);
         section.finish();
-        keys.extend(key);
+        if let Some((key, versions)) = key {
+            keys.push(key);
+            places.push(versions);
+        }
     }
-    let certified = keys.iter().filter_map(|key| Some((key, key.value.certificate.as_ref()?)));
-    let public_keys: Vec<_> =
-        certified.map(|(key, file)| (&*key.value.name, key.value.purpose, file.content.spki_der())).collect();
-    for conflict in purpose_conflicts(&public_keys) {
-        let (first, second) = (at(&keys, &conflict.first), at(&keys, &conflict.second));
-        collector.error(
-            second,
-            format!("{conflict} (on {})", collector.line(first)),
-            "make a key of its own for each purpose",
-        );
-    }
+    judge_public_keys(&keys, &places, files);
     keys
 }
 
-fn at<'k>(keys: &'k [At<Key>], name: &str) -> &'k super::reader::Span {
-    &keys.iter().find(|key| &*key.value.name == name).expect("conflicts are about keys given in").span
+/// By the certificates; what the tokens hold is seen when they are logged in to. `places` are those of the versions.
+fn judge_public_keys(keys: &[At<Key>], places: &[Vec<Span>], files: &Files<'_>) {
+    let versions = keys.iter().zip(places).flat_map(|(key, places)| {
+        key.value.versions.iter().zip(places).map(move |(version, place)| (&key.value, version, place))
+    });
+    let certified: Vec<_> = versions
+        .filter_map(|(key, version, place)| Some((key, version.label(&key.name), version.certificate.as_ref()?, place)))
+        .collect();
+    let claims: Vec<_> = certified
+        .iter()
+        .map(|(key, label, file, _)| Claim {
+            key: &key.name,
+            label,
+            purpose: key.purpose,
+            spki_der: file.content.spki_der(),
+        })
+        .collect();
+    for conflict in conflicts(&claims) {
+        let ((_, _, _, first), (_, _, _, second)) = (&certified[conflict.first], &certified[conflict.second]);
+        let line = files.collector().line(first);
+        files.collector().error(second, format!("{conflict} (on {line})"), "make a key of its own for each");
+    }
 }
 
-fn key(section: &Section<'_>, earlier: &[At<Key>], tokens: &[At<Token>], files: &Files<'_>) -> Option<At<Key>> {
+/// A key, and where each of its versions stands.
+fn key(
+    section: &Section<'_>,
+    earlier: &[At<Key>],
+    tokens: &[At<Token>],
+    files: &Files<'_>,
+) -> Option<(At<Key>, Vec<Span>)> {
     let taken = earlier.iter().map(|key| (&key.value.name, &key.span));
     let name = name(section, "[[key]]", taken);
     let hint = "the one thing it is for: purpose = \"digest\"";
@@ -63,16 +80,20 @@ fn key(section: &Section<'_>, earlier: &[At<Key>], tokens: &[At<Token>], files: 
     let purpose = section.required("purpose", hint).and_then(|value| value.one_of(&choices)).unwrap_or(Purpose::Digest);
     let hint = "the tokens that hold it: tokens = [\"...\"]";
     let held_by = section.required("tokens", hint).map(|value| held_by(value, tokens)).unwrap_or_default();
-    let locator = locator(section, &held_by, earlier, files);
+    let versions = versions(section, &Of { key: name.as_ref(), purpose, held_by: &held_by, earlier, files });
     let hint = "what it may be used with: algorithms = [\"ecdsa-p256-sha256\"]";
     let algorithms_at = section.required("algorithms", hint);
     let algorithms = algorithms_at.map(algorithms).unwrap_or_default();
-    let certificate = section.value("certificate").and_then(|value| certificate(value, files));
     let accept_legacy = section.flag("accept_legacy", false);
-    let chain = certificate.as_ref().map(|file| &file.content);
-    let key_type = chain.map(Chain::key_type).or_else(|| generated_type(&held_by, &locator));
+    let key_type = |version: &At<KeyVersion>| {
+        let chain = version.value.certificate.as_ref().map(|file| &file.content);
+        chain.map(Chain::key_type).or_else(|| generated_type(&held_by, &version.value.locator))
+    };
+    let mut key_types: Vec<_> = versions.iter().map(key_type).collect();
+    // What is to say of all is said once.
+    key_types.dedup();
     if let Some(value) = algorithms_at {
-        judge(value, &algorithms, key_type, accept_legacy, files.now_unix_s());
+        key_types.into_iter().for_each(|of| judge(value, &algorithms, of, accept_legacy, files.now_unix_s()));
     }
     let repeatable = section.flag("repeatable", matches!(purpose, Purpose::Assertion | Purpose::Jws));
     let self_test = self_test(section, purpose);
@@ -82,18 +103,19 @@ fn key(section: &Section<'_>, earlier: &[At<Key>], tokens: &[At<Token>], files: 
     let verify = section.one_of("verify", default, &choices);
     let mut tokens: Vec<_> = held_by.iter().map(|token| token.value.name.clone()).collect();
     tokens.sort();
-    Some(name?.map(|name| Key {
+    let (places, versions) = versions.into_iter().map(|version| (version.span, version.value)).unzip();
+    let key = name?.map(|name| Key {
         name,
         purpose,
         tokens,
-        locator,
         algorithms,
-        certificate,
+        versions,
         repeatable,
         self_test,
         verify,
         accept_legacy,
-    }))
+    });
+    Some((key, places))
 }
 
 fn held_by<'t>(value: Value<'_>, tokens: &'t [At<Token>]) -> Vec<&'t At<Token>> {
@@ -117,76 +139,6 @@ fn held_by<'t>(value: Value<'_>, tokens: &'t [At<Token>]) -> Vec<&'t At<Token>> 
     held_by
 }
 
-/// Where the tokens hold it: `uri` or `file`, as their kind asks, and no other key there.
-fn locator(section: &Section<'_>, held_by: &[&At<Token>], earlier: &[At<Key>], files: &Files<'_>) -> Arc<str> {
-    let embedded = held_by.iter().filter(|token| matches!(token.value.kind, TokenKind::Embedded { .. })).count();
-    let (uri, file) = (section.value("uri"), section.value("file"));
-    let (wanted, other) = match held_by.len() {
-        // No token known: nothing can be said.
-        0 => return "".into(),
-        held if embedded == held => (section.required("file", "file = \"NAME.pem\" in the token's directory"), uri),
-        _ if embedded == 0 => (section.required("uri", "uri = \"pkcs11:object=LABEL;id=%01\""), file),
-        _ => {
-            let hint = "keys in this process are for development; take them out of this key's tokens";
-            section.collector().error(section.span(), "it is held by PKCS#11 and embedded tokens at once", hint);
-            return "".into();
-        }
-    };
-    if let Some(other) = other {
-        other.error("its tokens are of the other kind: this says nothing to them", "take it out");
-    }
-    let Some(value) = wanted else { return "".into() };
-    let locator: Arc<str> = if embedded > 0 {
-        let Some(name) = file_name(value) else { return "".into() };
-        for token in held_by {
-            embedded_file(value, &name, &token.value, files);
-        }
-        name.into()
-    } else {
-        let Some(uri) = pkcs11_uri(value) else { return "".into() };
-        if uri.selects_token() {
-            value.error("the URI names a token, but that is said by `tokens`", "leave only object= and id=");
-        } else if uri.object.is_none() && uri.id.is_none() {
-            value.error("the URI names no key", "say which: object=LABEL or id=%01, best both");
-        }
-        uri.to_string().into()
-    };
-    let same = |key: &&At<Key>| {
-        let shares = held_by.iter().any(|token| key.value.tokens.contains(&token.value.name));
-        key.value.locator == locator && shares
-    };
-    if let Some(other) = earlier.iter().find(same) {
-        value.error(
-            format!(
-                "key \"{}\" on {} is the same key on the same token",
-                other.value.name,
-                files.collector().line(&other.span)
-            ),
-            "one [[key]] for each key: give its users a [[tenant.grant]] instead",
-        );
-    }
-    locator
-}
-
-fn embedded_file(value: Value<'_>, name: &str, token: &Token, files: &Files<'_>) {
-    let TokenKind::Embedded { directory, generate } = &token.kind else { return };
-    let made = generate.iter().any(|generate| generate.file == name);
-    let path: &Path = &directory.join(name);
-    if !made && !path.exists() {
-        let hint = format!("put a PKCS#8 file there, or add it to `generate` of token \"{}\"", token.name);
-        value.error(format!("{} does not exist", path.display()), hint);
-    } else if !made {
-        files.must_exist(value, path, "PKCS#8 key");
-    }
-}
-
-fn generated_type(held_by: &[&At<Token>], locator: &str) -> Option<KeyType> {
-    held_by.iter().find_map(|token| match &token.value.kind {
-        TokenKind::Embedded { generate, .. } => generate.iter().find(|g| g.file == locator).map(|g| g.key_type),
-        TokenKind::Pkcs11 { .. } => None,
-    })
-}
-
 fn algorithms(value: Value<'_>) -> Vec<Algorithm> {
     let choices = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
     let Some(list) = value.list() else { return Vec::new() };
@@ -195,23 +147,6 @@ fn algorithms(value: Value<'_>) -> Vec<Algorithm> {
     }
     let algorithms = value.distinct(|item| item.one_of(&choices)).unwrap_or_default();
     algorithms.into_iter().map(|algorithm| algorithm.value).collect()
-}
-
-fn certificate(value: Value<'_>, files: &Files<'_>) -> Option<FromFile<Chain>> {
-    let file = files.content(value, "certificate chain", chain)?;
-    match file.content.validity(files.now_unix_s()) {
-        Validity::Expired => {
-            value.warning("the certificate has expired: the key refuses to sign", "put the new chain there and reload");
-        }
-        Validity::NotYet => {
-            value.warning(
-                "the certificate is not valid yet: until then the key refuses to sign",
-                "check the host's clock",
-            );
-        }
-        Validity::Valid => {}
-    }
-    Some(file)
 }
 
 /// Algorithms against the key and against ETSI TS 119 312.

@@ -197,6 +197,7 @@ impl<'a> Value<'a> {
             DeValue::String(text) => format!("{:?}", shorten(text)),
             DeValue::Integer(number) => format!("the number {number}"),
             DeValue::Boolean(flag) => flag.to_string(),
+            DeValue::Datetime(moment) => moment.to_string(),
             other => format!("a TOML {}", other.type_str()),
         };
         self.error(format!("`{}` must be {expected}, not {got}", self.name), hint);
@@ -248,6 +249,19 @@ impl<'a> Value<'a> {
     pub(super) fn size(self, range: RangeInclusive<u64>) -> Option<u64> {
         let expected = format!("from {} to {}", size_text(*range.start()), size_text(*range.end()));
         self.quantity(quantity::size, range, "a size", &expected, "\"512B\", \"64KiB\", \"1MiB\", \"1GiB\"")
+    }
+
+    /// A moment, in seconds since 1970: as text, or as TOML has moments itself.
+    pub(super) fn instant(self) -> Option<i64> {
+        let parsed = match self.value.get_ref() {
+            DeValue::String(text) => quantity::instant(text),
+            DeValue::Datetime(moment) => quantity::instant(&moment.to_string()),
+            _ => None,
+        };
+        if parsed.is_none() {
+            self.wrong("a moment in UTC, to the second", "write it as 2027-01-01T00:00:00Z");
+        }
+        parsed
     }
 
     fn quantity<T: PartialOrd>(

@@ -19,7 +19,6 @@ use segl_pool::{Completion, Failure, TokenSet};
 
 use super::{Event, Keeper, WRONG_SIGNATURES};
 use crate::{
-    certificate::Validity,
     clock,
     config::{Purpose, SelfTest},
     gate::{Gate, and_more},
@@ -225,14 +224,15 @@ impl Trials {
             card.holdings().into_iter().map(move |(token, holding)| (card.clone(), token, holding))
         };
         let now_s = clock::unix_s();
-        let is_due = |holding: &Holding| match holding {
+        let is_due = |card: &KeyCard, holding: &Holding| match holding {
             Holding::Untested | Holding::Failed(_) => true,
-            Holding::Passed(at_s) => now_s - at_s >= TEST_EVERY_S,
+            // What was only looked at as long as it did not sign has to show now that it can.
+            Holding::Passed(at_s) => now_s - at_s >= TEST_EVERY_S || card.entry.begins_in(*at_s, now_s),
             Holding::Unfit(_) | Holding::Stranger(_) => false,
         };
         let tested = |id, token| self.under_way.values().any(|test| test.card.entry.id == id && test.token == token);
         let all = self.shared.keys.cards().into_iter().flat_map(held);
-        all.filter(|(card, token, holding)| is_due(holding) && !tested(card.entry.id, *token))
+        all.filter(|(card, token, holding)| is_due(card, holding) && !tested(card.entry.id, *token))
             .map(|(card, token, _)| (card, token))
             .collect()
     }
@@ -387,7 +387,7 @@ impl Trials {
 
     /// The test says nothing about the key: it stays as it is and is tested again soon.
     fn postpone(&self, card: &KeyCard, token: u16, why: &str) {
-        let (key, name) = (&*card.entry.name, &*self.shared.token_names[usize::from(token)]);
+        let (key, name) = (&*card.entry.label, &*self.shared.token_names[usize::from(token)]);
         count(key, name, "postponed");
         if let Some(held_back) = self.postponed.passes(self.shared.desk.now_ns()) {
             tracing::warn!(
@@ -400,7 +400,7 @@ impl Trials {
     }
 
     fn judge(&self, card: &KeyCard, token: u16, outcome: Result<(), String>) {
-        let (key, name) = (&*card.entry.name, &*self.shared.token_names[usize::from(token)]);
+        let (key, name) = (&*card.entry.label, &*self.shared.token_names[usize::from(token)]);
         count(key, name, if outcome.is_ok() { "passed" } else { "failed" });
         match &outcome {
             Ok(()) => tracing::debug!(key, token = name, "self-test passed"),
@@ -444,12 +444,12 @@ fn count(key: &str, token: &str, result: &'static str) {
     counter!(SELF_TESTS, "key" => key.to_owned(), "token" => token.to_owned(), "result" => result).increment(1);
 }
 
-/// Whether a self-test may use the key. A use of a CA's key is an event of its own, and one whose certificate is not
-/// valid yet must not sign at all: of those the token is only asked whether it holds them.
+/// Whether a self-test may use the key. A use of a CA's key is an event of its own, and a version whose time is not now,
+/// or whose certificate is not valid, must not sign at all: of those the token is only asked whether it holds them.
 fn is_used_to_test(card: &KeyCard) -> bool {
     card.entry.self_test == SelfTest::Sign
         && card.entry.purpose != Purpose::Certificate
-        && card.entry.validity(clock::unix_s()) == Validity::Valid
+        && card.entry.signs(clock::unix_s())
 }
 
 #[cfg(test)]

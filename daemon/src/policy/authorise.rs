@@ -94,6 +94,9 @@ pub enum Denied {
     /// Its certificate has ended
     #[error("the key's certificate has expired: it signs again when the operator has put a new one there")]
     KeyExpired,
+    /// Its first version has not begun
+    #[error("no version of the key signs yet: see ListKeys for when the first one does")]
+    KeyNotYetActive,
     /// Its certificate has not begun
     #[error("the key's certificate is not valid yet")]
     KeyNotYetValid,
@@ -122,7 +125,7 @@ impl Policy {
     pub fn permit(&self, tenant: &Arc<Tenant>, request: &Request<'_>) -> Result<Permit, Denied> {
         let of_this_policy = tenant.generation == self.generation;
         let grant = tenant.grants.get(request.key).filter(|_| of_this_policy).ok_or(Denied::NotGranted)?;
-        let purpose = grant.key.purpose;
+        let purpose = grant.key.purpose();
         if !purpose.allows(request.operation) {
             return Err(Denied::PurposeViolated { operation: request.operation, purpose });
         }
@@ -136,14 +139,15 @@ impl Policy {
         if grant.classes & class_bit(request.class) == 0 {
             return Err(Denied::ClassNotAllowed);
         }
-        match grant.key.validity(request.now_unix_s) {
+        let key = grant.key.active(request.now_unix_s).ok_or(Denied::KeyNotYetActive)?;
+        match key.validity(request.now_unix_s) {
             Validity::Valid => {}
             Validity::Expired => return Err(Denied::KeyExpired),
             Validity::NotYet => return Err(Denied::KeyNotYetValid),
         }
         Ok(Permit {
             tenant: Arc::clone(tenant),
-            key: Arc::clone(&grant.key),
+            key: Arc::clone(key),
             operation: request.operation,
             algorithm,
             class: request.class,
@@ -180,7 +184,7 @@ impl Permit {
         Ok(Authorised { permit: self.clone(), input, document: None })
     }
 
-    /// With which key.
+    /// With which key: the version that is active.
     pub fn key(&self) -> &Arc<KeyEntry> {
         &self.key
     }

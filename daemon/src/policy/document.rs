@@ -69,12 +69,12 @@ pub struct Faces {
 }
 
 impl Faces {
-    pub(super) fn new(purpose: Purpose, name: &str, certificate: Option<&Chain>) -> Faces {
+    pub(super) fn new(purpose: Purpose, label: &str, certificate: Option<&Chain>) -> Faces {
         let certificates = certificate.map_or(&[][..], Chain::certificates);
         // In base64, with what is around each of them.
         let len_max = certificates.iter().map(|der| der.len() * 4 / 3 + 100).sum();
         match purpose {
-            Purpose::Jws => Faces { jws: jws_faces(name, certificates), len_max, ..Faces::default() },
+            Purpose::Jws => Faces { jws: jws_faces(label, certificates), len_max, ..Faces::default() },
             Purpose::Assertion => Faces { assertion: assertion_faces(certificates), len_max, ..Faces::default() },
             _ => Faces::default(),
         }
@@ -95,9 +95,9 @@ fn assertion_faces(certificates: &[CertificateDer<'static>]) -> [Option<saml::Ke
     [Some(saml::KeyInfo::NONE), of(&certificates[..certificates.len().min(1)]), of(certificates), None]
 }
 
-/// A key's name is its `kid`.
-fn jws_faces(name: &str, certificates: &[CertificateDer<'static>]) -> [Option<JwsKey>; 4] {
-    let face = |shown| JwsKey::new(Some(name), certificates, shown).ok();
+/// What a key is called is its `kid`: its name, and which version it is.
+fn jws_faces(label: &str, certificates: &[CertificateDer<'static>]) -> [Option<JwsKey>; 4] {
+    let face = |shown| JwsKey::new(Some(label), certificates, shown).ok();
     let kid = Shown { kid: true, ..Shown::default() };
     [
         face(kid),
@@ -110,10 +110,10 @@ fn jws_faces(name: &str, certificates: &[CertificateDer<'static>]) -> [Option<Jw
 /// Whether a key for JWS could show itself, for the one who reads the configuration.
 ///
 /// # Errors
-/// When the chain is longer than a header takes.
-pub fn jws_key_fits(name: &str, certificate: Option<&Chain>) -> Result<(), JwsKeyError> {
+/// When what it is called, or its chain, is longer than a header takes.
+pub fn jws_key_fits(label: &str, certificate: Option<&Chain>) -> Result<(), JwsKeyError> {
     let certificates = certificate.map_or(&[][..], Chain::certificates);
-    JwsKey::new(Some(name), certificates, Shown { kid: true, ..Shown::default() }).map(drop)
+    JwsKey::new(Some(label), certificates, Shown { kid: true, ..Shown::default() }).map(drop)
 }
 
 /// The algorithm that a JWS calls so.

@@ -4,8 +4,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use segl_hsm::KeyId;
 
-use crate::config::Key;
-
 /// A tenant's number: its queue in the pool and its line in the metrics outlive a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(pub u32);
@@ -19,7 +17,8 @@ pub struct Registry {
     generations: u64,
 }
 
-/// What makes a key the one it is. Any of it different, and it is another key.
+/// What makes a key, or a version of one, the one it is. Any of it different, and it is another. What a version is called
+/// is no part of it: a key that gets versions stays the same on its tokens.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct KeyIdentity {
     name: Arc<str>,
@@ -33,8 +32,8 @@ impl Registry {
         Registry::default()
     }
 
-    pub(super) fn key_id(&mut self, key: &Key) -> KeyId {
-        let identity = KeyIdentity { name: key.name.clone(), locator: key.locator.clone(), tokens: key.tokens.clone() };
+    pub(super) fn key_id(&mut self, name: &Arc<str>, locator: &Arc<str>, tokens: &[Arc<str>]) -> KeyId {
+        let identity = KeyIdentity { name: name.clone(), locator: locator.clone(), tokens: tokens.to_vec() };
         let next = next(self.keys.len());
         *self.keys.entry(identity).or_insert(KeyId(next))
     }

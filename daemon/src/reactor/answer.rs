@@ -71,9 +71,11 @@ impl Made {
         form: Form,
         signature: &[u8],
         timings: Option<Timings>,
+        version: Option<&str>,
     ) -> Result<Made, &'static str> {
+        let version = version.map(|version| version.to_owned().into());
         let Some(unsigned) = unsigned else {
-            return Ok(Made::Signed(Signed { signature: signature.to_vec().into(), timings, version: None }));
+            return Ok(Made::Signed(Signed { signature: signature.to_vec().into(), timings, version }));
         };
         let made = catch_unwind(AssertUnwindSafe(|| match unsigned {
             Unsigned::Assertion(prepared) => {
@@ -84,11 +86,11 @@ impl Made {
                         (element, Some(u32::try_from(offset).expect("a frame holds the document")))
                     }
                 };
-                Made::Assertion(SignedAssertion { xml: xml.into(), timings, version: None, offset })
+                Made::Assertion(SignedAssertion { xml: xml.into(), timings, version, offset })
             }
             Unsigned::Jws(prepared) => {
                 let compact = prepared.finish(signature).into_bytes().into();
-                Made::Jws(SignedJws { compact, timings, version: None })
+                Made::Jws(SignedJws { compact, timings, version })
             }
         }));
         made.map_err(|_| "segld could not put the signature to its document")

@@ -140,7 +140,8 @@ impl Reactor {
         };
         let timings =
             request.answers.timings.then_some(Timings { queue_us: completion.queue_us, token_us: completion.token_us });
-        Made::new(request.unsigned.take(), request.answers.form, &signature, timings)
+        let version = request.version.as_deref();
+        Made::new(request.unsigned.take(), request.answers.form, &signature, timings, version)
     }
 
     /// The intent is not on disk and will not be, or too late: whatever was signed is destroyed.

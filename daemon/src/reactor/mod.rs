@@ -58,6 +58,8 @@ pub(crate) struct Request {
     pub(crate) weight: u32,
     pub(crate) reply: Reply,
     pub(crate) answers: Answers,
+    /// Which version of the key it is for
+    pub(crate) version: Option<Arc<str>>,
     /// The document that waits for the signature: its one copy in this process
     pub(crate) unsigned: Option<Unsigned>,
     pub(crate) operation: Operation,

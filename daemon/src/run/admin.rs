@@ -10,12 +10,12 @@ use axum::{
     routing::get,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use segl_wire::KeyState;
+use segl_wire::{KeyState, VersionPhase};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
 use super::{RunError, gauges, service::Health, system};
-use crate::{config, state::Shared};
+use crate::{clock, config, policy::GrantView, state::Shared};
 
 #[derive(Clone)]
 struct Watcher {
@@ -82,6 +82,10 @@ struct TokenState {
 #[derive(Serialize)]
 struct KeyReadiness {
     key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<&'static str>,
     state: &'static str,
     tokens: Vec<TokenReadiness>,
 }
@@ -96,7 +100,9 @@ struct TokenReadiness {
 async fn readyz(State(watcher): State<Watcher>) -> (StatusCode, Json<Readiness>) {
     let shared = &watcher.shared;
     let snapshot = shared.snapshot.load();
-    let granted = |key| snapshot.policy.tenants().iter().any(|tenant| tenant.grants().any(|grant| grant.key.id == key));
+    let now_unix_s = clock::unix_s();
+    let grants = |grant: &GrantView<'_>, key| grant.key.active(now_unix_s).is_some_and(|active| active.id == key);
+    let granted = |key| snapshot.policy.tenants().iter().any(|tenant| tenant.grants().any(|grant| grants(&grant, key)));
     let mut some_key_signs = false;
     let mut keys = Vec::new();
     for card in shared.keys.cards() {
@@ -106,7 +112,14 @@ async fn readyz(State(watcher): State<Watcher>) -> (StatusCode, Json<Readiness>)
             token: shared.token_names[usize::from(token)].to_string(),
             holding: format!("{holding:?}"),
         });
-        keys.push(KeyReadiness { key: card.entry.name.to_string(), state: name(state), tokens: tokens.collect() });
+        let (version, phase) = (card.entry.version(), card.entry.phase(now_unix_s));
+        keys.push(KeyReadiness {
+            key: card.entry.name.to_string(),
+            version: version.map(|version| version.to_string()),
+            phase: version.map(|_| phase_name(phase)),
+            state: name(state),
+            tokens: tokens.collect(),
+        });
     }
     let journal = shared.desk.journal().state();
     let ready = some_key_signs && journal == segl_audit::State::Open;
@@ -129,5 +142,13 @@ fn name(state: KeyState) -> &'static str {
         KeyState::Unavailable => "unavailable",
         KeyState::Expired => "expired",
         KeyState::Faulty => "faulty",
+    }
+}
+
+fn phase_name(phase: VersionPhase) -> &'static str {
+    match phase {
+        VersionPhase::Next => "next",
+        VersionPhase::Active => "active",
+        VersionPhase::Former => "former",
     }
 }

@@ -89,7 +89,7 @@ fn await_tokens(shared: &Shared, keeper: &Keeper) {
     }
     for card in shared.keys.cards() {
         let state = card.state(|route| shared.desk.route_usable(route));
-        tracing::info!(key = &*card.entry.name, ?state, holdings = ?card.holdings(), "key");
+        tracing::info!(key = &*card.entry.label, ?state, holdings = ?card.holdings(), "key");
     }
 }
 

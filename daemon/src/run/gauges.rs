@@ -3,7 +3,7 @@
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use segl_pool::{Class, RungCounters, TokenState};
-use segl_wire::KeyState;
+use segl_wire::{KeyState, VersionPhase};
 
 use crate::{clock, keeper, meters, state::Shared};
 
@@ -45,6 +45,8 @@ fn describe() {
     describe_gauge!("segl_sessions", "Sessions of a token: open, busy, and how many it may have");
     describe_gauge!("segl_token_ready", "1 where the token signs");
     describe_gauge!("segl_key_usable", "1 where the key can sign now");
+    describe_gauge!("segl_key_version_usable", "1 where a key's version could sign now, were it its time");
+    describe_gauge!("segl_key_version_begins_seconds", "Time until a key's version signs; negative once it has begun");
     describe_gauge!("segl_queue_depth", "Jobs waiting, by class");
     describe_gauge!("segl_connections", "Connections, by phase");
     describe_gauge!("segl_journal_lag_records", "Records appended and not yet on disk");
@@ -99,11 +101,21 @@ pub(super) fn refresh(shared: &Shared) {
     }
     let now_s = clock::unix_s();
     let until = |then_s: i64| (then_s - now_s) as f64;
-    for card in shared.keys.cards() {
-        let name = card.entry.name.to_string();
-        let state = card.state(|route| shared.desk.route_usable(route));
-        gauge!("segl_key_usable", "key" => name.clone()).set(flag(state == KeyState::Usable));
-        if let Some(chain) = &card.entry.certificate {
+    // A key is as usable as its active version, and not at all without one.
+    let (active, waiting): (Vec<_>, Vec<_>) =
+        shared.keys.cards().into_iter().partition(|card| card.entry.phase(now_s) == VersionPhase::Active);
+    for card in waiting.iter().chain(&active) {
+        let entry = &card.entry;
+        let (name, is_active) = (entry.name.to_string(), entry.phase(now_s) == VersionPhase::Active);
+        let usable = flag(card.state(|route| shared.desk.route_usable(route)) == KeyState::Usable);
+        gauge!("segl_key_usable", "key" => name.clone()).set(if is_active { usable } else { 0.0 });
+        if let Some(term) = &entry.term {
+            let version = term.version.to_string();
+            gauge!("segl_key_version_usable", "key" => name.clone(), "version" => version.clone()).set(usable);
+            let begins = until(term.from_unix_s);
+            gauge!("segl_key_version_begins_seconds", "key" => name.clone(), "version" => version).set(begins);
+        }
+        if let Some(chain) = entry.certificate.as_ref().filter(|_| is_active) {
             gauge!("segl_key_certificate_expires_seconds", "key" => name).set(until(chain.not_after_unix_s()));
         }
     }

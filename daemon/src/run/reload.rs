@@ -18,7 +18,7 @@ use crate::{
     config::{self, Config},
     keeper::Keeper,
     keybook::acceptable,
-    policy::{KeyEntry, Policy, Registry, purpose_conflicts},
+    policy::{KeyEntry, Policy, Registry, conflicts},
     state::{Shared, Snapshot},
     tls::TlsSnapshot,
 };
@@ -162,16 +162,16 @@ impl Inner {
                 match acceptable(key, &report) {
                     Ok(info) => held.push((key, info.spki_der.clone())),
                     Err(why) if before.is_some_and(|before| acceptable(before, &report).is_err()) => {
-                        tracing::warn!(key = &*key.name, why, "still not fit");
+                        tracing::warn!(key = &*key.label, why, "still not fit");
                     }
-                    Err(why) => wrong.push(format!("key {} on token {}: {why}", key.name, names[usize::from(token)])),
+                    Err(why) => wrong.push(format!("key {} on token {}: {why}", key.label, names[usize::from(token)])),
                 }
             }
         }
-        let purposes: Vec<_> = held.iter().map(|(key, spki)| (&*key.name, key.purpose, spki.as_slice())).collect();
-        for conflict in purpose_conflicts(&purposes) {
-            let stood_before = |name: &str| old.policy.keys().iter().any(|key| *key.name == *name);
-            if stood_before(&conflict.first) && stood_before(&conflict.second) {
+        let claims: Vec<_> = held.iter().map(|(key, spki_der)| key.claim(spki_der)).collect();
+        for conflict in conflicts(&claims) {
+            let stood_before = |at: usize| old.policy.keys().iter().any(|key| key.id == held[at].0.id);
+            if stood_before(conflict.first) && stood_before(conflict.second) {
                 tracing::warn!(%conflict, "still in conflict");
             } else {
                 wrong.push(conflict.to_string());

@@ -3,6 +3,7 @@
 mod golden;
 mod rules;
 mod samples;
+mod versions;
 
 use std::{
     fs,
@@ -72,11 +73,20 @@ impl Site {
         read_text(&self.path("segld.toml"), text, surroundings)
     }
 
-    /// A certificate for a key of its own.
+    /// A certificate for a key of its own, from 2025 to 2027.
     pub(super) fn certify(&self, name: &str) {
+        self.certify_between(name, 2025, 2027);
+    }
+
+    /// A certificate for a key of its own, from that year on.
+    pub(super) fn certify_from(&self, name: &str, year: i32) {
+        self.certify_between(name, year, year + 2);
+    }
+
+    fn certify_between(&self, name: &str, from_year: i32, to_year: i32) {
         let (authority_key, authority) = authority("Signers CA");
         let issuer = Issuer::from_ca_cert_pem(&authority.pem(), &authority_key).unwrap();
-        self.write(name, &leaf(&KeyPair::generate().unwrap(), &issuer, 2027));
+        self.write(name, &leaf_between(&KeyPair::generate().unwrap(), &issuer, from_year, to_year));
     }
 
     /// The configuration, which has to be sound.
@@ -103,9 +113,13 @@ fn authority(name: &str) -> (KeyPair, rcgen::Certificate) {
 
 /// Valid from January 2025 to the first of January of that year.
 fn leaf(key: &KeyPair, issuer: &Issuer<'_, &KeyPair>, to_year: i32) -> String {
+    leaf_between(key, issuer, 2025, to_year)
+}
+
+fn leaf_between(key: &KeyPair, issuer: &Issuer<'_, &KeyPair>, from_year: i32, to_year: i32) -> String {
     let mut params = CertificateParams::new(["segld.example".to_owned()]).unwrap();
     params.distinguished_name.push(rcgen::DnType::CommonName, "segld.example");
-    params.not_before = date_time_ymd(2025, 1, 1);
+    params.not_before = date_time_ymd(from_year, 1, 1);
     params.not_after = date_time_ymd(to_year, 1, 1);
     params.signed_by(key, issuer).unwrap().pem()
 }

@@ -27,7 +27,7 @@ fn the_shortest_configuration_is_complete() {
     assert_eq!(config.audit.directory, site.path("journal"));
     assert_eq!(config.host.name, rustix::system::uname().nodename().to_str().unwrap());
     let [key] = config.keys.as_slice() else { panic!("{:?}", config.keys) };
-    assert_eq!((key.repeatable, key.self_test, &*key.locator), (false, SelfTest::Sign, "documents.pem"));
+    assert_eq!((key.repeatable, key.self_test, &*key.versions[0].locator), (false, SelfTest::Sign, "documents.pem"));
     let [tenant] = config.tenants.as_slice() else { panic!("{:?}", config.tenants) };
     assert_eq!(tenant.in_flight_max, config.limits.in_flight_per_tenant);
     assert_eq!(tenant.clients[0].san, San::Uri("spiffe://segl.example/borger".into()));
