@@ -10,12 +10,14 @@ pub mod conversation;
 pub mod documents;
 pub mod faulty;
 pub mod http;
+pub mod journal;
 pub mod openssl;
 pub mod pki;
 pub mod process;
 pub mod programs;
 pub mod signing;
 pub mod site;
+pub mod soak;
 pub mod softhsm;
 
 /// A failure of the surroundings, as a sentence: tests unwrap it, the demo prints it.

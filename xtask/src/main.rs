@@ -7,6 +7,7 @@ mod install;
 mod kryoptic;
 mod nspawn;
 mod simulate;
+mod soak;
 mod stages;
 mod tally;
 
@@ -34,6 +35,8 @@ enum Chore {
     Fuzz(fuzz::Arguments),
     /// Puts the pool's Core under random fire in virtual time, or proves that the simulator would notice a broken Core
     Simulate(simulate::Arguments),
+    /// Runs segld at full load on HSMs that misbehave at random, and tells whether its promise held
+    Soak(soak::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Simulate(arguments) => simulate::run(&arguments),
+        Chore::Soak(arguments) => soak::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error}");
