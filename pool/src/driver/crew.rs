@@ -1,16 +1,17 @@
 //! The pool's threads: one for each session's place and one for the timer, and others in the place of those that are
 //! stuck in a token's code.
 
-use std::{
-    fmt, io, process,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-};
+use std::{fmt, io, process, sync::Arc};
 
-use super::{Shared, session};
+use super::{
+    session,
+    shared::Shared,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+        thread::{self, JoinHandle},
+    },
+};
 use crate::{Config, ThreadRole, TokenSetup, core::SessionId};
 
 type OnStart = Arc<dyn Fn(ThreadRole) + Send + Sync>;
@@ -122,7 +123,7 @@ struct Attendance {
 
 impl Drop for Attendance {
     fn drop(&mut self) {
-        if thread::panicking() {
+        if std::thread::panicking() {
             // A token's panic was caught; this one came from an inbox, the observer or the pool itself. What the
             // thread had in hand is lost: Core would wait for ever for its session, and owners for their answers. Who
             // starts the process anew gets a whole one.

@@ -3,22 +3,17 @@
 //! A thread that is stuck in the token's code loses its seat to another. Each has its *tenure*, and what the one before
 //! does after that touches nothing here: it hands its answer to Core itself, closes what it holds, and goes.
 
-use std::{
-    collections::VecDeque,
-    hint,
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    },
-    thread::{self, Thread},
-};
+use std::collections::VecDeque;
 
 use segl_hsm::{Input, ModuleId};
 
-use crate::{
-    Clock,
-    core::{Call, CallId, CallResult, Event, Generation, SessionId},
+use super::sync::{
+    Clock, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    hint,
+    thread::{self, Thread},
 };
+use crate::core::{Call, CallId, CallResult, Event, Generation, SessionId};
 
 /// What a session's thread is to do.
 #[derive(Debug)]

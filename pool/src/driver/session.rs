@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use segl_hsm::{Error, Fault, Input, Kind, Result, Retry, Rung, Session, Signature, Signed, Verdict};
 
-use super::{Shared, seat::Order};
+use super::{seat::Order, shared::Shared, sync::atomic::Ordering};
 use crate::{
     Work,
     core::{Call, CallResult, Core, Event, Generation, SessionId},
@@ -104,7 +104,7 @@ impl Batch<'_> {
         buffer: &mut Signature,
     ) -> Event<Input> {
         let started_ns = self.now_ns;
-        let result = if self.spoilt || self.shared.leaving.load(std::sync::atomic::Ordering::Acquire) {
+        let result = if self.spoilt || self.shared.leaving.load(Ordering::Acquire) {
             CallResult::Skipped
         } else if started_ns >= call.deadline_ns {
             CallResult::Expired

@@ -1,8 +1,8 @@
 //! The timer's thread: answers expired jobs, keeps Core's appointments, and tells what stuck threads have done.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
-use super::Shared;
+use super::{shared::Shared, sync::atomic::Ordering};
 use crate::core::Event;
 
 /// It wakes at least this often, for the watchdog to see.
