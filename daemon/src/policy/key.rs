@@ -198,3 +198,107 @@ impl KeyEntry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use segl_wire::Class;
+
+    use super::*;
+    use crate::{
+        config::{Operation, tests::Site},
+        policy::{Denied, Policy, Request},
+    };
+
+    /// Three versions, the second of which has a certificate that ends before the third begins.
+    const TEXT: &str = r#"
+[tls]
+certificate = "server.pem"
+private_key = "server.key"
+client_ca = "clients-ca.pem"
+[audit]
+directory = "journal"
+
+[[token]]
+name = "keys"
+kind = "embedded"
+directory = "keys"
+generate = [
+    { file = "a.pem", type = "ec-p256" },
+    { file = "b.pem", type = "ec-p256" },
+    { file = "c.pem", type = "ec-p256" },
+]
+
+[[key]]
+name = "seal"
+purpose = "digest"
+tokens = ["keys"]
+algorithms = ["ecdsa-p256-sha256"]
+[[key.version]]
+name = "c"
+file = "c.pem"
+active_from = 2028-01-01T00:00:00Z
+[[key.version]]
+name = "a"
+file = "a.pem"
+active_from = 2026-01-01T00:00:00Z
+[[key.version]]
+name = "b"
+file = "b.pem"
+active_from = 2026-12-01T00:00:00Z
+certificate = "login.pem"
+
+[[tenant]]
+name = "borger"
+clients = [{ san = "URI:spiffe://segl.example/borger" }]
+[[tenant.grant]]
+key = "seal"
+"#;
+    const A: i64 = 1_767_225_600;
+    const B: i64 = 1_796_083_200;
+    /// Of the certificate of `b`.
+    const END: i64 = 1_798_761_600;
+    const C: i64 = 1_830_297_600;
+
+    fn version_at(policy: &Policy, now_unix_s: i64) -> Result<String, Denied> {
+        let (operation, algorithm) = (Operation::Sign, "ecdsa-p256-sha256");
+        let request = Request { operation, key: "seal", algorithm, class: Class::Login, now_unix_s };
+        let permit = policy.permit(&policy.tenants()[0], &request)?;
+        Ok(permit.key().version().unwrap().to_string())
+    }
+
+    #[test]
+    fn the_version_whose_time_it_is_signs_to_the_second_and_within_its_certificates_life() {
+        let policy = Policy::new(&Site::new().config(TEXT), &mut Registry::new());
+        let at = |now_unix_s| version_at(&policy, now_unix_s);
+        assert_eq!(at(A - 1), Err(Denied::KeyNotYetActive));
+        assert_eq!([at(A), at(B - 1)], [Ok("a".into()), Ok("a".into())]);
+        assert_eq!([at(B), at(END)], [Ok("b".into()), Ok("b".into())]);
+        assert_eq!([at(END + 1), at(C - 1)], [Err(Denied::KeyExpired), Err(Denied::KeyExpired)]);
+        assert_eq!([at(C), at(i64::MAX)], [Ok("c".into()), Ok("c".into())]);
+    }
+
+    #[test]
+    fn a_key_that_gets_versions_goes_on_under_its_id_and_each_version_has_its_own() {
+        let (site, mut registry) = (Site::new(), Registry::new());
+        let mut ids = |text: &str| -> Vec<(KeyId, Arc<str>)> {
+            let policy = Policy::new(&site.config(text), &mut registry);
+            policy.keys().iter().map(|key| (key.id, key.locator.clone())).collect()
+        };
+        let (begin, end) = (TEXT.find("[[key.version]]").unwrap(), TEXT.find("[[tenant]]").unwrap());
+        let alone = [&TEXT[..begin], "file = \"a.pem\"\n", &TEXT[end..]].concat();
+        let before = ids(&alone);
+        let after = ids(TEXT);
+        assert_eq!(before, after[..1]);
+        assert!(after[0].0 != after[1].0 && after[1].0 != after[2].0 && after[0].0 != after[2].0);
+        assert_eq!(ids(&TEXT.replace("name = \"b\"", "name = \"renamed\"")), after);
+    }
+
+    #[test]
+    fn a_version_is_used_by_self_tests_in_its_time_only() {
+        let policy = Policy::new(&Site::new().config(TEXT), &mut Registry::new());
+        let [a, b, _] = policy.keys() else { panic!() };
+        assert_eq!([A - 1, A, B - 1, B].map(|now| a.signs(now)), [false, true, true, false]);
+        assert_eq!([B - 1, B, END, END + 1].map(|now| b.signs(now)), [false, true, true, false]);
+        assert!(b.begins_in(B - 1, B) && !b.begins_in(B, B + 1) && !b.begins_in(B - 2, B - 1));
+    }
+}

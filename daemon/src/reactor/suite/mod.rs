@@ -2,6 +2,7 @@
 //! pool, journal and embedded token stand behind it; only the network differs.
 
 mod client;
+mod rollover;
 mod stage;
 
 use std::rc::Rc;

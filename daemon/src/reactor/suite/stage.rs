@@ -14,6 +14,7 @@ use tokio::task::{LocalSet, spawn_local};
 use super::client::Client;
 use crate::{
     config,
+    keybook::KeyCard,
     reactor::Reactor,
     run::{Assembly, assemble},
     transport::{FromSocket, Stream},
@@ -34,13 +35,18 @@ pub(super) struct Stage {
 }
 
 pub(super) fn on_epoll<F: Future<Output = ()>>(play: impl FnOnce(Rc<Stage>) -> F) {
+    on_epoll_with("", play);
+}
+
+/// As [`on_epoll`], with this at the end of the configuration, where the tenant's grants stand.
+pub(super) fn on_epoll_with<F: Future<Output = ()>>(more: &str, play: impl FnOnce(Rc<Stage>) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async { play(Stage::set()).await });
+    LocalSet::new().block_on(&runtime, async { play(Stage::set(more)).await });
 }
 
 pub(super) fn on_uring<F: Future<Output = ()>>(play: impl FnOnce(Rc<Stage>) -> F) {
     let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(64)).unwrap();
-    runtime.block_on(async { play(Stage::set()).await });
+    runtime.block_on(async { play(Stage::set("")).await });
 }
 
 /// Two ends of a connection over the loopback.
@@ -52,11 +58,11 @@ pub(super) fn sockets<S: FromSocket>() -> (S, S) {
 }
 
 impl Stage {
-    fn set() -> Rc<Stage> {
+    fn set(more: &str) -> Rc<Stage> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let client_config = write_pki(path);
-        fs::write(path.join("segld.toml"), CONFIGURATION).unwrap();
+        fs::write(path.join("segld.toml"), format!("{CONFIGURATION}{more}")).unwrap();
         let (config, _) = config::load(&path.join("segld.toml")).unwrap_or_else(|findings| panic!("{findings}"));
         let Assembly { shared, inboxes, .. } = assemble(&config).unwrap();
         let reactor = Reactor::new(shared, 0, inboxes[0].clone());
@@ -93,19 +99,25 @@ impl Stage {
         }
     }
 
-    pub(super) fn verify(&self, key: &str, signature: &[u8]) {
-        let card = self.reactor.keys().cards().into_iter().find(|card| *card.entry.name == *key).unwrap();
+    /// By the public key of a key, or of a version: `name/version`.
+    pub(super) fn verify(&self, label: &str, signature: &[u8]) {
+        let card = self.card(label);
         let shown = card.shown().unwrap();
         verify(&shown.info.spki_der, Algorithm::EcdsaP256Sha256, MESSAGE, signature).unwrap();
     }
 
-    /// How a key stands, and how often the journal says that it was to be used.
-    pub(super) fn state_and_uses(&self, key: &str) -> (segl_wire::KeyState, usize) {
-        let card = self.reactor.keys().cards().into_iter().find(|card| *card.entry.name == *key).unwrap();
+    fn card(&self, label: &str) -> Arc<KeyCard> {
+        self.reactor.keys().cards().into_iter().find(|card| *card.entry.label == *label).unwrap()
+    }
+
+    /// How a key or a version stands, and how often the journal says that it was to be used.
+    pub(super) fn state_and_uses(&self, label: &str) -> (segl_wire::KeyState, usize) {
+        let card = self.card(label);
+        let (key, version) = (&*card.entry.name, card.entry.version().map(|version| &**version));
         let journal = self.reactor.desk().journal();
         journal.wait(journal.stats().appended_seq, CLEAN);
         let uses = segl_audit::Reader::open(journal.directory()).unwrap().filter(
-            |entry| matches!(&entry.as_ref().unwrap().record, segl_audit::Record::Intent(intent) if intent.key == key),
+            |entry| matches!(&entry.as_ref().unwrap().record, segl_audit::Record::Intent(intent) if intent.key == key && intent.key_version.as_deref() == version),
         );
         (card.state(|_| true), uses.count())
     }
@@ -194,7 +206,7 @@ name = "embedded"
 kind = "embedded"
 directory = "keys"
 sessions = 2
-generate = [{ file = "documents.pem", type = "ec-p256" }, { file = "ca.pem", type = "ec-p256" }]
+generate = [{ file = "documents.pem", type = "ec-p256" }, { file = "ca.pem", type = "ec-p256" }, { file = "seal-1.pem", type = "ec-p256" }, { file = "seal-2.pem", type = "ec-p256" }]
 
 [[key]]
 name = "documents"
