@@ -43,19 +43,6 @@ fn room(token: Token) -> Room {
     })
 }
 
-/// `ECDSA-Sig-Value` (RFC 3279 §2.2.3) of `r || s`.
-pub(crate) fn der_of(raw: &[u8]) -> Vec<u8> {
-    let integer = |bytes: &[u8]| {
-        let significant = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
-        let sign = if significant.first().is_none_or(|byte| byte & 0x80 != 0) { &[0][..] } else { &[] };
-        [&[2, (sign.len() + significant.len()) as u8], sign, significant].concat()
-    };
-    let (r, s) = raw.split_at(raw.len() / 2);
-    let body = [integer(r), integer(s)].concat();
-    let length = if body.len() < 128 { vec![body.len() as u8] } else { vec![0x81, body.len() as u8] };
-    [vec![0x30], length, body].concat()
-}
-
 /// Signs in one form and has openssl look at it.
 fn openssl_accepts(conversation: &mut Conversation, spki: &[u8], document: &[u8], request: &Sign<'_>) {
     let mut signature = conversation.sign(request).unwrap().unwrap_or_else(|error| panic!("{request:?}: {error}"));
@@ -66,7 +53,7 @@ fn openssl_accepts(conversation: &mut Conversation, spki: &[u8], document: &[u8]
             _ => 66,
         };
         assert_eq!(signature.len(), 2 * width, "r and s have the width of the curve");
-        signature = der_of(&signature);
+        signature = openssl::ecdsa_der(&signature);
     }
     openssl::verify(&request.algorithm, spki, document, &signature)
         .unwrap_or_else(|error| panic!("{:?} {:?}: {error}", request.encoding, request.payload));
@@ -114,14 +101,4 @@ fn kryoptic_signs_everything_and_openssl_accepts_it() {
         return;
     }
     signs_everything(Token::Kryoptic);
-}
-
-#[test]
-fn raw_signatures_of_every_shape_become_der() {
-    let bytes = |byte: u8, len: usize| vec![byte; len];
-    assert_eq!(der_of(&[1, 2]), [0x30, 6, 2, 1, 1, 2, 1, 2]);
-    assert_eq!(der_of(&[0, 0x80, 0, 0x7f]), [0x30, 7, 2, 2, 0, 0x80, 2, 1, 0x7f]);
-    let longest = der_of(&bytes(0x81, 132));
-    assert_eq!(longest[..6], [0x30, 0x81, 138, 2, 67, 0]);
-    assert_eq!(longest.len(), 141);
 }

@@ -1,7 +1,8 @@
-//! Keys for assertions and JWS in an installation, realistic assertions of this moment, and `xmlsec1` as their judge.
+//! Keys for assertions and JWS in an installation, realistic assertions of this moment, and their judges: `xmlsec1`, `openssl`.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{Result, openssl, run, site::Site};
@@ -120,7 +121,23 @@ pub fn xmlsec1(document: &[u8], spki_der: &[u8]) -> Result<()> {
     let (file, key) = (dir.path().join("assertion.xml"), dir.path().join("key.pem"));
     std::fs::write(&file, document)?;
     std::fs::write(&key, openssl::public_pem(spki_der)?)?;
+    run(&mut xmlsec1_command(&key, &file)).map(drop)
+}
+
+/// The command that verifies the signed assertion in `file` with the public key in `key` (PEM).
+pub fn xmlsec1_command(key: &Path, file: &Path) -> Command {
     let mut xmlsec1 = Command::new("xmlsec1");
     xmlsec1.args(["--verify", "--id-attr:ID", "urn:oasis:names:tc:SAML:2.0:assertion:Assertion", "--pubkey-pem"]);
-    run(xmlsec1.arg(&key).arg(&file)).map(drop)
+    xmlsec1.arg(key).arg(file);
+    xmlsec1
+}
+
+/// Whether openssl finds the signature of a JWS in compact serialisation good that is signed with ES256.
+///
+/// # Errors
+/// What it said, or that this is no such JWS.
+pub fn es256(compact: &str, spki_der: &[u8]) -> Result<()> {
+    let (signing_input, signature) = compact.rsplit_once('.').ok_or("no compact serialisation")?;
+    let signature = openssl::ecdsa_der(&URL_SAFE_NO_PAD.decode(signature)?);
+    openssl::verify("ecdsa-p256-sha256", spki_der, signing_input.as_bytes(), &signature)
 }

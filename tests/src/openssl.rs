@@ -54,6 +54,19 @@ pub fn input_of(algorithm: &str, document: &[u8]) -> Result<Vec<u8>> {
     run(Command::new("openssl").args(["dgst", "-binary", &format!("-{hash}")]).arg(file.path()))
 }
 
+/// `ECDSA-Sig-Value` (RFC 3279 §2.2.3) of `r || s`.
+pub fn ecdsa_der(raw: &[u8]) -> Vec<u8> {
+    let integer = |bytes: &[u8]| {
+        let significant = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
+        let sign = if significant.first().is_none_or(|byte| byte & 0x80 != 0) { &[0][..] } else { &[] };
+        [&[2, (sign.len() + significant.len()) as u8], sign, significant].concat()
+    };
+    let (r, s) = raw.split_at(raw.len() / 2);
+    let body = [integer(r), integer(s)].concat();
+    let length = if body.len() < 128 { vec![body.len() as u8] } else { vec![0x81, body.len() as u8] };
+    [vec![0x30], length, body].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +108,15 @@ mod tests {
         assert_eq!(input_of("ed25519", b"abc").unwrap(), b"abc");
         assert_eq!(input_of("ecdsa-p384-sha384", b"abc").unwrap().len(), 48);
         assert_eq!(input_of("rsa-pkcs1-sha256", b"abc").unwrap()[..4], [0xba, 0x78, 0x16, 0xbf]);
+    }
+
+    #[test]
+    fn raw_signatures_of_every_shape_become_der() {
+        let bytes = |byte: u8, len: usize| vec![byte; len];
+        assert_eq!(ecdsa_der(&[1, 2]), [0x30, 6, 2, 1, 1, 2, 1, 2]);
+        assert_eq!(ecdsa_der(&[0, 0x80, 0, 0x7f]), [0x30, 7, 2, 2, 0, 0x80, 2, 1, 0x7f]);
+        let longest = ecdsa_der(&bytes(0x81, 132));
+        assert_eq!(longest[..6], [0x30, 0x81, 138, 2, 67, 0]);
+        assert_eq!(longest.len(), 141);
     }
 }

@@ -12,6 +12,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use segl_tests::{
+    documents as document_keys,
     http::Http,
     openssl,
     process::Service,
@@ -28,6 +29,8 @@ use crate::{
     install, workspace,
 };
 
+mod documents;
+
 /// Where the demo serves, when nobody else does: segld, its admin address, the broker, its admin address.
 const PORTS: [u16; 4] = [7443, 9464, 8443, 9444];
 /// From an empty target folder on a slow machine.
@@ -37,6 +40,9 @@ const SOON: Duration = Duration::from_secs(30);
 const BATCH: usize = 100;
 /// One after the other, for the latencies: enough for a median, no benchmark.
 const SINGLES: usize = 50;
+
+/// Nothing is shown that nobody else has verified.
+const CANNOT_VERIFY: &str = "Without what is missing nothing could be signed or verified here";
 
 const WORK: [(&str, &str); 5] = [
     (RSA, "rsa-pkcs1-sha256"),
@@ -82,11 +88,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
     let log = target.join(format!("{name}.build.log"));
     File::create(&log)?;
-    let mut needed = vec!["openssl"];
+    let mut needed = vec!["openssl", "xmlsec1"];
     if token == Token::SoftHsm {
         needed.extend(["softhsm2", "opensc"]);
     }
-    install::packages(&needed, &log)?;
+    install::packages(&needed, &log).map_err(|error| format!("{CANNOT_VERIFY}: {error}"))?;
     println!("Building segld, segl and segl-broker (development profile)");
     let build = ["build", "--locked", "--package", "segl-daemon", "--package", "segl-broker", "--bins"];
     Job::new("cargo", &workspace(), log).args(build).must(BUILD)?;
@@ -115,7 +121,8 @@ struct Demo {
 impl Demo {
     fn start(dir: &Path, token: Token, interrupted: Receiver<()>) -> Result<Self> {
         println!("Making a PKI, {} and both configurations in {}", keys_of(token), dir.display());
-        let site = Site::create(dir, token, &PORTS)?;
+        let mut site = Site::create(dir, token, &PORTS)?;
+        document_keys::add(&mut site)?;
         let own_group = |mut command: Command| {
             // Ctrl-C is for the demo, which stops its daemons in order.
             command.process_group(0);
@@ -158,7 +165,8 @@ impl Demo {
         self.one_after_the_other(&document)?;
         self.batch(&document)?;
         self.refusal(&document)?;
-        self.journal()?;
+        let documents = documents::tell(&self.caller, &self.site.dir, &|| self.go_on())?;
+        self.journal(&documents)?;
         self.addresses()
     }
 
@@ -215,7 +223,7 @@ impl Demo {
         Ok(())
     }
 
-    fn journal(&self) -> Result<()> {
+    fn journal(&self, documents: &[String]) -> Result<()> {
         let journal = self.site.journal();
         println!("\nThe journal has them, as `segl audit show {}` tells:", journal.display());
         let entries: Vec<Value> = segl(&["audit", "show", "--json"], &journal)?
@@ -228,17 +236,25 @@ impl Demo {
             let outcome = entries.iter().find(|entry| entry["kind"] == "outcome" && entry["intent"] == intent["seq"]);
             Ok((intent, outcome.ok_or_else(|| format!("{reference} has no outcome in the journal"))?))
         };
-        for (key, algorithm) in WORK {
-            let (intent, outcome) = pair(&format!("demo-{algorithm}"))?;
+        let digests = WORK.map(|(_, algorithm)| format!("demo-{algorithm}"));
+        for reference in digests.iter().chain(documents) {
+            let (intent, outcome) = pair(reference)?;
             let text = |field: &str| intent[field].as_str().unwrap_or("-").to_owned();
+            let with = |before: &str, field: &str| {
+                intent[field].as_str().map(|value| format!("{before}{value}")).unwrap_or_default()
+            };
             println!(
-                "  {} {} {} for {} on behalf of {}: {key} {algorithm} digest {:.16}... -> {} {}",
+                "  {} {} {} for {} on behalf of {}{}: {} {} digest {:.16}...{} -> {} {}",
                 intent["seq"],
                 text("time"),
-                text("kind"),
+                text("operation"),
                 text("tenant"),
                 text("on_behalf_of"),
+                with(", acting as ", "capacity"),
+                text("key"),
+                text("algorithm"),
                 text("digest"),
+                with(" of ", "document"),
                 outcome["seq"],
                 outcome["result"].as_str().unwrap_or("outcome")
             );
@@ -248,7 +264,14 @@ impl Demo {
         }
         let verified = segl(&["audit", "verify"], &journal)?;
         let line = |start: &str| verified.lines().rev().find(|line| line.starts_with(start)).unwrap_or_default();
-        println!("  and {BATCH} of the batch; `segl audit verify`: {}, {}", line("records"), line("SOUND"));
+        if entries.iter().any(|entry| entry["kind"] == "intent" && entry["reference"] == documents::REFUSED) {
+            return Err(format!("{} was about to be signed", documents::REFUSED).into());
+        }
+        println!(
+            "  and {BATCH} of the batch, and nothing of what was refused; `segl audit verify`: {}, {}",
+            line("records"),
+            line("SOUND")
+        );
         Ok(())
     }
 
