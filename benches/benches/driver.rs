@@ -94,7 +94,7 @@ fn driver(criterion: &mut Criterion) {
     pool.set_routes(&[TokenSet::only(0)]);
     while !pool.route_usable(RouteId(0)) {
         // What does nothing does nothing wrong.
-        pool.vouch(0, true);
+        pool.vouch(0, 1, true);
         std::thread::yield_now();
     }
     let job = |tag| Job {

@@ -291,8 +291,8 @@ impl Desk {
     }
 
     /// Says whether a token on probation may sign for clients.
-    pub(crate) fn vouch(&self, token: u16, ok: bool) {
-        self.pool.vouch(token, ok);
+    pub(crate) fn vouch(&self, token: u16, round: u64, ok: bool) {
+        self.pool.vouch(token, round, ok);
     }
 
     /// Logs in to a token again, which looks up keys added since.

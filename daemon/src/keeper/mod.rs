@@ -34,8 +34,8 @@ enum Event {
     LoggedIn { token: u16, reports: Vec<KeyReport>, to_test: Vec<Arc<KeyCard>> },
     /// The token can not be had for now
     Away(u16),
-    /// The token signs nothing but self-tests until somebody vouches for it
-    Probation(u16),
+    /// The token signs nothing but self-tests until somebody vouches for it; which of its probations this is
+    Probation(u16, u64),
     /// Self-tests came back
     Tested(Vec<Completion>),
     /// The key book has other keys

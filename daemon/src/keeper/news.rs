@@ -92,8 +92,8 @@ impl Observer for News {
     fn alarm(&self, alarm: &Alarm) {
         let (concerned, words) = match alarm {
             Alarm::SessionLost { token, error } => return self.session_lost(*token, error),
-            Alarm::Probation { token } => {
-                self.send(Event::Probation(*token));
+            Alarm::Probation { token, round } => {
+                self.send(Event::Probation(*token, *round));
                 (vec![*token], Words::new("probation", Weight::Info, "it has to pass its self-test").unrecorded())
             }
             Alarm::TokenAway { token, error } => {

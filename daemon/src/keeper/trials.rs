@@ -68,7 +68,8 @@ struct Trial {
     passed: usize,
     /// Tests that say nothing of their keys, and so much of the token
     unclear: usize,
-    on_probation: bool,
+    /// Which of the token's probations it decides on
+    probation: Option<u64>,
 }
 
 impl Trial {
@@ -168,7 +169,7 @@ impl Trials {
                     seen.away.insert(token);
                 });
             }
-            Event::Probation(token) => {
+            Event::Probation(token, round) => {
                 if !self.trials.contains_key(&token) {
                     let held = |card: &Arc<KeyCard>| {
                         card.holdings().iter().any(|(at, holding)| *at == token && !holding.is_unfit())
@@ -177,7 +178,7 @@ impl Trials {
                     self.try_token(token, cards);
                 }
                 if let Some(trial) = self.trials.get_mut(&token) {
-                    trial.on_probation = true;
+                    trial.probation = Some(round);
                 }
             }
             Event::Tested(completions) => completions.iter().for_each(|completion| self.tested(completion)),
@@ -213,8 +214,8 @@ impl Trials {
         self.next_trial += 1;
         let number = self.next_trial;
         // A login to a token that is on probation already, as for new keys, does not end that.
-        let on_probation = self.trials.get(&token).is_some_and(|trial| trial.on_probation);
-        self.trials.insert(token, Trial { number, left: cards.len(), passed: 0, unclear: 0, on_probation });
+        let probation = self.trials.get(&token).and_then(|trial| trial.probation);
+        self.trials.insert(token, Trial { number, left: cards.len(), passed: 0, unclear: 0, probation });
         self.begin(cards.into_iter().map(|card| (card, token)).collect(), Some(number));
     }
 
@@ -315,8 +316,9 @@ impl Trials {
 
     /// Gives the pool the word on tokens whose trial is over.
     fn vouch(&mut self) {
-        let over = self.trials.extract_if(|_, trial| trial.on_probation && trial.left == 0);
+        let over = self.trials.extract_if(|_, trial| trial.probation.is_some() && trial.left == 0);
         for (token, trial) in over.collect::<Vec<_>>() {
+            let Some(round) = trial.probation else { continue };
             let ok = trial.speaks_for_it();
             let (name, passed, unclear) = (&*self.shared.token_names[usize::from(token)], trial.passed, trial.unclear);
             if ok {
@@ -329,7 +331,7 @@ impl Trials {
                     and_more("its self-test failed; it is tried again", held_back)
                 );
             }
-            self.shared.desk.vouch(token, ok);
+            self.shared.desk.vouch(token, round, ok);
         }
     }
 
@@ -458,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_token_is_vouched_for_when_a_key_has_passed_or_nothing_speaks_against_it() {
-        let trial = |passed, unclear| Trial { number: 1, left: 0, passed, unclear, on_probation: true };
+        let trial = |passed, unclear| Trial { number: 1, left: 0, passed, unclear, probation: Some(1) };
         for (passed, unclear, expected, what) in [
             (1, 0, true, "it signs"),
             (1, 3, true, "it signs, whatever became of the others"),

@@ -99,10 +99,13 @@ pub enum Event<P> {
     /// [`super::Core::next_timeout_ns`] has come. Only then stuck calls are given up, so whoever says so tells first
     /// what has come back
     Timer,
-    /// Whether a token on probation ([`Alarm::Probation`]) may sign: then it is ready, else it is away again for a while
+    /// Whether a token on probation ([`Alarm::Probation`]) may sign: then it is ready, else it is away again for a while.
+    /// A word on an earlier probation than the present one says nothing of that
     Vouch {
         /// Its index
         token: u16,
+        /// The probation's, as told
+        round: u64,
         /// Whether its self-test passed
         ok: bool,
     },
@@ -286,6 +289,8 @@ pub enum Alarm {
     Probation {
         /// The token's index
         token: u16,
+        /// Which of its probations this is
+        round: u64,
     },
     /// A token gave a signature that its own public key refuses. It was taken out: only a refresh brings it back
     WrongSignature {

@@ -247,7 +247,7 @@ impl<P: Clone> Core<P> {
                 self.give_up_stuck(now_ns, out);
                 self.fleet.keep_appointments(now_ns, out);
             }
-            Event::Vouch { token, ok } => self.fleet.vouch(now_ns, token, ok, out),
+            Event::Vouch { token, round, ok } => self.fleet.vouch(now_ns, token, round, ok, out),
             Event::Join { token } => self.fleet.join(now_ns, token, out),
             Event::Leave { token } => self.fleet.leave(now_ns, token, out),
             Event::Refresh { token } => self.fleet.refresh(now_ns, token, out),

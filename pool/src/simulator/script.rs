@@ -104,9 +104,10 @@ pub(super) enum What {
     Refresh {
         token: u16,
     },
-    /// A vouching without cause
+    /// A vouching without cause, for the probation so many before the latest
     Vouch {
         token: u16,
+        back: u64,
         ok: bool,
     },
     Routes(Vec<TokenSet>),
@@ -290,8 +291,8 @@ impl Script {
                 }
                 2 | 3 => self.at(draw, What::Refresh { token }),
                 4 => {
-                    let ok = draw.percent(30);
-                    self.at(draw, What::Vouch { token, ok });
+                    let (ok, back) = (draw.percent(30), draw.below(2));
+                    self.at(draw, What::Vouch { token, back, ok });
                 }
                 _ => {
                     let routes = routes(draw, tokens as u16);

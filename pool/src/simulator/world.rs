@@ -56,7 +56,7 @@ pub(super) struct World {
     trace: Trace,
     next_tag: u64,
     /// Self-tests under way
-    probes: BTreeMap<u64, u16>,
+    probes: BTreeMap<u64, (u16, u64)>,
     /// How late the timer's thread wakes, at most
     timer_lag_ns: u64,
     /// What Core asked for while it spoke, told afterwards
@@ -88,9 +88,11 @@ enum Item {
     },
     SelfTest {
         token: u16,
+        round: u64,
     },
     Vouch {
         token: u16,
+        round: u64,
         ok: bool,
     },
 }
@@ -243,8 +245,8 @@ impl World {
                 }
             }
             Item::Recover { token, trouble } => self.recover(token, &trouble),
-            Item::SelfTest { token } => self.self_test(token),
-            Item::Vouch { token, ok } => self.tell(vec![Event::Vouch { token, ok }]),
+            Item::SelfTest { token, round } => self.self_test(token, round),
+            Item::Vouch { token, round, ok } => self.tell(vec![Event::Vouch { token, round, ok }]),
         }
     }
 
@@ -290,7 +292,10 @@ impl World {
             What::Join { token } => self.tell(vec![Event::Join { token }]),
             What::Leave { token } => self.tell(vec![Event::Leave { token }]),
             What::Refresh { token } => self.tell(vec![Event::Refresh { token }]),
-            What::Vouch { token, ok } => self.tell(vec![Event::Vouch { token, ok }]),
+            What::Vouch { token, back, ok } => {
+                let round = self.core.snapshot().tokens[usize::from(token)].rungs.probations.saturating_sub(back);
+                self.tell(vec![Event::Vouch { token, round, ok }]);
+            }
             What::Routes(routes) => self.tell(vec![Event::Routes(routes)]),
             What::Stray { number } => self.stray(number),
             What::Trouble { token, trouble } => self.suffer(token, trouble),
@@ -369,22 +374,22 @@ impl World {
     }
 
     /// The keeper's answer to a probation: a self-test.
-    fn self_test(&mut self, token: u16) {
+    fn self_test(&mut self, token: u16, round: u64) {
         let burst = Burst::at_last(KEEPER, Class::Login, PROBE_ROUTES + u32::from(token));
         let job =
             Job { probe: true, only_token: Some(token), deadline_ns: self.now_ns + 5 * SECOND, ..self.job(&burst) };
-        self.probes.insert(job.tag, token);
+        self.probes.insert(job.tag, (token, round));
         self.tell(vec![Event::Submit(job)]);
     }
 
-    fn tested(&mut self, token: u16, completion: &Completion) {
+    fn tested(&mut self, token: u16, round: u64, completion: &Completion) {
         let pause_ns = self.draw.between(MS / 10, 20 * MS);
         let lies = !self.calm && self.draw.percent(5);
         let item = match &completion.result {
-            Ok(_) => Item::Vouch { token, ok: !lies },
-            Err(Failure::Token(_) | Failure::Stuck) => Item::Vouch { token, ok: false },
+            Ok(_) => Item::Vouch { token, round, ok: !lies },
+            Err(Failure::Token(_) | Failure::Stuck) => Item::Vouch { token, round, ok: false },
             Err(Failure::Draining) => return,
-            Err(_) if self.state(token) == TokenState::Probation => Item::SelfTest { token },
+            Err(_) if self.state(token) == TokenState::Probation => Item::SelfTest { token, round },
             // It is away: it will be said when it is back.
             Err(_) => return,
         };
@@ -398,13 +403,13 @@ impl World {
     fn obey(&mut self, action: Action<u64>) {
         match action {
             Action::Complete { completion, .. } => {
-                if let Some(token) = self.probes.remove(&completion.tag) {
-                    self.tested(token, &completion);
+                if let Some((token, round)) = self.probes.remove(&completion.tag) {
+                    self.tested(token, round, &completion);
                 }
             }
-            Action::Alarm(Alarm::Probation { token }) => {
+            Action::Alarm(Alarm::Probation { token, round }) => {
                 let pause_ns = self.draw.between(MS / 10, 30 * MS);
-                self.put(self.now_ns + pause_ns, Item::SelfTest { token });
+                self.put(self.now_ns + pause_ns, Item::SelfTest { token, round });
             }
             Action::Alarm(_) => {}
             order => self.order(order),

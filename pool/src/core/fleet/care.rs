@@ -74,7 +74,7 @@ impl Fleet {
                 token.failures = 0;
                 if !again && token.is_on_probation() {
                     token.rungs.probations += 1;
-                    out.push(Action::Alarm(Alarm::Probation { token: index }));
+                    out.push(Action::Alarm(Alarm::Probation { token: index, round: token.rungs.probations }));
                 }
                 self.release(now_ns, id, out);
             }

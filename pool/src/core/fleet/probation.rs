@@ -1,7 +1,8 @@
 //! Coming back: a token that was away signs nobody's job before its self-test has passed.
 //!
 //! After its login it is on probation and gets probes only. Whoever watches tests it and says how that went: it is
-//! ready, or away again for a pause that grows. The first time it is here is no different.
+//! ready, or away again for a pause that grows. The first time it is here is no different. Each probation has a number:
+//! a test that was made in an earlier one says nothing of what the token is now.
 
 use segl_hsm::{Error, Kind};
 
@@ -9,9 +10,16 @@ use super::Fleet;
 use crate::core::event::{Action, Alarm};
 
 impl Fleet {
-    pub(in crate::core) fn vouch<P>(&mut self, now_ns: u64, index: u16, ok: bool, out: &mut Vec<Action<P>>) {
+    pub(in crate::core) fn vouch<P>(
+        &mut self,
+        now_ns: u64,
+        index: u16,
+        round: u64,
+        ok: bool,
+        out: &mut Vec<Action<P>>,
+    ) {
         let token = &mut self.tokens[usize::from(index)];
-        if !token.is_on_probation() {
+        if !token.is_on_probation() || round != token.rungs.probations {
             return;
         }
         if ok {

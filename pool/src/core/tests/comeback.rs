@@ -35,7 +35,7 @@ fn on_probation_a_token_signs_probes_and_nothing_else() {
     assert_eq!(scene.sign_batch().tags(), [2]);
     assert!(scene.batches.is_empty(), "the others wait: it is the first time it is here");
     assert!(!scene.core.route_usable(crate::RouteId(0)));
-    scene.step(Event::Vouch { token: 0, ok: true });
+    scene.vouch(0, true);
     scene.sign_all();
     assert_eq!(scene.take_done().len(), 3);
     assert_eq!(state(&scene, 0), TokenState::Ready);
@@ -47,7 +47,7 @@ fn whom_nobody_vouches_for_is_away_for_a_pause_that_grows() {
     scene.submit([job(1)]);
     let mut pauses = Vec::new();
     for _ in 0..8 {
-        scene.step(Event::Vouch { token: 0, ok: false });
+        scene.vouch(0, false);
         assert_eq!(state(&scene, 0), TokenState::Away);
         let refused_ns = scene.now_ns;
         let (session, generation) = scene.closes.pop_front().unwrap();
@@ -66,7 +66,7 @@ fn whom_nobody_vouches_for_is_away_for_a_pause_that_grows() {
     assert_eq!(scene.take_done(), [(1, Err("key-unavailable"))], "who waited has heard it");
     let away = scene.alarms.iter().filter(|alarm| matches!(alarm, Alarm::TokenAway { .. }));
     assert_eq!(away.count(), 1, "told once");
-    scene.step(Event::Vouch { token: 0, ok: true });
+    scene.vouch(0, true);
     assert!(matches!(scene.alarms.last(), Some(Alarm::TokenBack { token: 0 })));
     assert_eq!(scene.core.snapshot().tokens[0].rungs.probations, 9);
 }
@@ -98,7 +98,7 @@ fn a_token_on_probation_takes_nothing_from_one_that_signs() {
         let (session, generation) = scene.logins.pop_front().unwrap();
         scene.step(Event::LoggedIn { session, generation, result: Ok(()) });
     }
-    scene.step(Event::Vouch { token: 1, ok: true });
+    scene.vouch(1, true);
     scene.submit((1..20).map(job));
     while !scene.batches.is_empty() {
         assert_eq!(scene.sign_batch().session.0, 1);
@@ -109,11 +109,32 @@ fn a_token_on_probation_takes_nothing_from_one_that_signs() {
 #[test]
 fn a_word_for_a_token_that_is_not_on_probation_changes_nothing() {
     let mut scene = Scene::ready(Rules::default(), &[1]);
-    scene.step(Event::Vouch { token: 0, ok: false });
+    scene.vouch(0, false);
     assert_eq!((state(&scene, 0), scene.closes.len()), (TokenState::Ready, 0));
     scene.step(Event::Leave { token: 0 });
-    scene.step(Event::Vouch { token: 0, ok: true });
+    scene.vouch(0, true);
     assert_eq!(state(&scene, 0), TokenState::Left);
+}
+
+#[test]
+fn a_word_on_an_earlier_probation_counts_for_no_later_one() {
+    let mut scene = on_probation();
+    scene.vouch(0, false);
+    let (session, generation) = scene.closes.pop_front().unwrap();
+    scene.step(Event::Closed { session, generation });
+    while scene.opens.is_empty() {
+        scene.await_timer();
+    }
+    let (session, generation) = scene.opens.pop_front().unwrap();
+    scene.step(Event::Opened { session, generation, result: Ok(()) });
+    let (session, generation) = scene.logins.pop_front().unwrap();
+    scene.step(Event::LoggedIn { session, generation, result: Ok(()) });
+    for ok in [true, false] {
+        scene.step(Event::Vouch { token: 0, round: 1, ok });
+        assert_eq!((state(&scene, 0), scene.closes.len()), (TokenState::Probation, 0));
+    }
+    scene.step(Event::Vouch { token: 0, round: 2, ok: true });
+    assert_eq!(state(&scene, 0), TokenState::Ready);
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn one_session_opens_and_logs_in_before_the_others_are_opened_for_those_who_wait
     scene.step(Event::LoggedIn { session, generation, result: Ok(()) });
     assert_eq!((scene.opens.len(), scene.batches.len(), state(&scene, 0)), (0, 0, TokenState::Probation));
     scene.probations.clear();
-    scene.step(Event::Vouch { token: 0, ok: true });
+    scene.vouch(0, true);
     assert_eq!((scene.opens.len(), scene.batches.len(), state(&scene, 0)), (1, 1, TokenState::Ready));
     scene.answer_all_well();
     scene.sign_all();

@@ -122,7 +122,7 @@ impl Scene {
                     self.done.push(completion);
                 }
                 Action::TakeBack { session, generation, call } => self.taken_back.push((session, generation, call)),
-                Action::Alarm(Alarm::Probation { token }) => self.probations.push_back(token),
+                Action::Alarm(Alarm::Probation { token, .. }) => self.probations.push_back(token),
                 Action::Alarm(alarm) => self.alarms.push(alarm),
                 Action::KeepAlive { session, generation } => self.reminders.push_back((session, generation)),
                 Action::Reinitialise { module, session, generation } => {
@@ -135,6 +135,12 @@ impl Scene {
 
     pub(super) fn submit(&mut self, jobs: impl IntoIterator<Item = Job<u64>>) {
         self.step_all(jobs.into_iter().map(Event::Submit));
+    }
+
+    /// The word on the token's present probation.
+    pub(super) fn vouch(&mut self, token: u16, ok: bool) {
+        let round = self.core.snapshot().tokens[usize::from(token)].rungs.probations;
+        self.step(Event::Vouch { token, round, ok });
     }
 
     /// Moves the clock to the next appointment and keeps it.
@@ -158,7 +164,7 @@ impl Scene {
             } else if let Some((module, session, generation)) = self.reinitialises.pop_front() {
                 self.step(Event::Reinitialised { module, session, generation, result: Ok(()) });
             } else if let Some(token) = self.probations.pop_front() {
-                self.step(Event::Vouch { token, ok: true });
+                self.vouch(token, true);
             } else {
                 return;
             }

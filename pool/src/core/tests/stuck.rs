@@ -228,7 +228,7 @@ fn an_open_a_login_and_a_close_that_do_not_return_are_given_up_too() {
         }
         if step == "close" {
             scene.step(Event::LoggedIn { session, generation, result: Ok(()) });
-            scene.step(Event::Vouch { token: 0, ok: true });
+            scene.vouch(0, true);
             scene.submit([patient(1)]);
             scene.fail_batch(error(Signed::No, Retry::Never, Rung::Session));
             scene.closes.pop_front().unwrap();

@@ -246,7 +246,9 @@ impl Traffic {
                 Action::KeepAlive { session, generation } => {
                     self.say(MS, Event::KeptAlive { session, generation, result: Ok(()) });
                 }
-                Action::Alarm(Alarm::Probation { token }) => self.say(MS, Event::Vouch { token, ok: true }),
+                Action::Alarm(Alarm::Probation { token, round }) => {
+                    self.say(MS, Event::Vouch { token, round, ok: true });
+                }
                 Action::Alarm(_) | Action::TakeBack { .. } => {}
                 Action::Reinitialise { .. } | Action::Replace { .. } => panic!("no call of this traffic is stuck"),
             }

@@ -250,7 +250,7 @@ pub(super) struct TestObserver {
 struct Guarantor {
     pool: Weak<Pool>,
     /// Tokens that came before the pool was known
-    early: Vec<u16>,
+    early: Vec<(u16, u64)>,
     /// It vouches for nobody
     mute: bool,
 }
@@ -266,7 +266,7 @@ impl TestObserver {
         guarantor.pool = Arc::downgrade(pool);
         let early = std::mem::take(&mut guarantor.early);
         drop(guarantor);
-        early.into_iter().for_each(|token| pool.vouch(token, true));
+        early.into_iter().for_each(|(token, round)| pool.vouch(token, round, true));
     }
 
     /// Vouches for nobody from now on.
@@ -306,15 +306,15 @@ impl Observer for TestObserver {
             Alarm::Discarded { signed: false, .. } => "failed too late",
             Alarm::ModuleReinitialised { .. } => "module initialised",
             Alarm::ModuleWedged { .. } => "module wedged",
-            Alarm::Probation { token } => {
+            Alarm::Probation { token, round } => {
                 let mut guarantor = self.guarantor.lock().unwrap();
                 if guarantor.mute {
                     "probation"
                 } else if let Some(pool) = guarantor.pool.upgrade() {
                     drop(guarantor);
-                    return pool.vouch(*token, true);
+                    return pool.vouch(*token, *round, true);
                 } else {
-                    return guarantor.early.push(*token);
+                    return guarantor.early.push((*token, *round));
                 }
             }
             _ => "something else",
@@ -424,7 +424,7 @@ impl Stage {
         let pool = Pool::start(Config::default(), tokens, vec![inbox], self.observer.clone()).unwrap();
         pool.set_routes(&[TokenSet::only(0)]);
         while !pool.route_usable(RouteId(0)) {
-            pool.vouch(0, true);
+            pool.vouch(0, 1, true);
             thread::yield_now();
         }
         pool

@@ -150,7 +150,9 @@ fn on_probation_nobodys_job_is_signed_until_somebody_vouches() {
     stage.submit([stage.job(QUICK, 1), probe]);
     assert_eq!(outcomes(&stage.inbox().take(1))[&2], "signed");
     assert!(stage.inbox().is_empty());
-    stage.pool.vouch(0, true);
+    stage.pool.vouch(0, 1, true);
+    assert!(stage.inbox().is_empty(), "that was said of an earlier time");
+    stage.pool.vouch(0, 2, true);
     assert_eq!(outcomes(&stage.inbox().take(1))[&1], "signed");
 }
 

@@ -165,10 +165,11 @@ impl Watch {
                 self.reinitialised(*session, *generation, result.is_ok());
             }
             Event::Gone { session, generation } => self.gone(*session, *generation),
-            Event::Vouch { token, ok } => {
+            Event::Vouch { token, round, ok } => {
                 let seen = &mut self.tokens[usize::from(*token)];
-                // Nobody asked about one that is not on probation.
-                if std::mem::take(&mut seen.probation) {
+                // Nobody asked about one that is not on probation, or about an earlier time.
+                if seen.probation == Some(*round) {
+                    seen.probation = None;
                     seen.vouched = *ok;
                 }
             }
@@ -223,16 +224,16 @@ impl Watch {
 
     fn alarmed(&mut self, alarm: &Alarm) {
         match alarm {
-            Alarm::Probation { token } => {
+            Alarm::Probation { token, round } => {
                 let seen = &mut self.tokens[usize::from(*token)];
-                seen.probation = true;
+                seen.probation = Some(*round);
                 seen.vouched = false;
             }
             Alarm::TokenAway { token, .. }
             | Alarm::NeedsOperator { token, .. }
             | Alarm::WrongSignature { token, .. } => {
                 let seen = &mut self.tokens[usize::from(*token)];
-                seen.probation = false;
+                seen.probation = None;
                 seen.vouched = false;
             }
             Alarm::Discarded { reference, token, reason, signed } => {

@@ -56,7 +56,8 @@ pub(in crate::simulator) struct TokenSeen {
     void: u64,
     /// Sessions up to this number may be
     doubtful: u64,
-    pub(super) probation: bool,
+    /// Its number, until somebody has vouched
+    pub(super) probation: Option<u64>,
     pub(super) vouched: bool,
     pub(super) needs_operator: bool,
     pub(super) login_refused: bool,
