@@ -15,6 +15,7 @@ mod lifecycle;
 mod load;
 mod python;
 mod reload;
+mod rollover;
 mod room;
 mod service;
 mod systemd;
