@@ -70,7 +70,7 @@ fn check(path: &std::path::Path) -> ExitCode {
                 config.tenants.len(),
                 config.segld.len()
             );
-            for warning in run::expiry_warnings(&loaded.expiries) {
+            for warning in loaded.warnings.into_iter().chain(run::expiry_warnings(&loaded.expiries)) {
                 println!("warning: {warning}");
             }
             ExitCode::SUCCESS

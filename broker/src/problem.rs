@@ -197,6 +197,10 @@ codes! {
     PolicyViolation = "policy-violation", UNPROCESSABLE_ENTITY, "The document is against the policy";
     /// Not what it claims to be, or not safe to read
     MalformedDocument = "malformed-document", UNPROCESSABLE_ENTITY, "The document cannot be read";
+    /// It is to be encrypted, and nobody knows for whom
+    NoProvider = "no-provider", UNPROCESSABLE_ENTITY, "No provider is known to encrypt for";
+    /// The caller has as much in flight as it may have
+    CallerLimit = "caller-limit", TOO_MANY_REQUESTS, "The caller has too much in flight";
     /// The caller's share of kept answers is used up
     IdempotencyFull = "idempotency-full", TOO_MANY_REQUESTS, "Too many Idempotency-Keys within the window";
     /// All memory for kept answers is used up
@@ -213,6 +217,8 @@ codes! {
     KeyUnavailable = "key-unavailable", SERVICE_UNAVAILABLE, "No token that holds the key answers";
     /// The certificate has expired, or the key failed its test
     KeyRefused = "key-refused", SERVICE_UNAVAILABLE, "The key is refused: expired certificate or failed test";
+    /// What is published is not known yet
+    NothingKnown = "nothing-known", SERVICE_UNAVAILABLE, "The keys are not known yet";
     /// The record cannot be written
     AuditUnavailable = "audit-unavailable", SERVICE_UNAVAILABLE, "The record cannot be written";
     /// It leaves

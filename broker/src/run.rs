@@ -28,7 +28,9 @@ use crate::{
     callers::Callers,
     config::{Config, Loaded},
     idempotency::Idempotency,
+    in_flight::InFlight,
     metrics,
+    published::Published,
     server::Server,
     upstream::{Client, Member, Tenant},
 };
@@ -118,6 +120,8 @@ async fn run(path: PathBuf, config: Config, loaded: Loaded) -> io::Result<()> {
             config.idempotency.entries_per_caller,
             config.idempotency.bytes_max,
         ),
+        in_flight: InFlight::new(config.http.in_flight_per_caller),
+        published: Published::default(),
         limits: Limits {
             body_max: config.http.body_max,
             body_timeout: config.http.body_timeout,
@@ -205,6 +209,8 @@ impl Running {
                 for section in needs_restart(&self.config, &config) {
                     tracing::warn!(section, "changed, which takes a restart to have an effect");
                 }
+                // Roads that go take along what was seen on them.
+                self.broker.published.look(&self.broker.snapshot.load());
                 self.broker.snapshot.store(Arc::new(snapshot));
                 if self.tls.load().is_some() && loaded.http_tls.is_some() {
                     self.tls.store(loaded.http_tls);
@@ -306,7 +312,13 @@ impl Roads {
             }
         }
         let callers = Callers::new(&config.callers);
-        Snapshot { callers, tenants, repeatable_keys: config.upstream.repeatable_keys.clone() }
+        Snapshot {
+            callers,
+            tenants,
+            repeatable_keys: config.upstream.repeatable_keys.clone(),
+            publish: config.publish.clone(),
+            providers: loaded.providers.clone(),
+        }
     }
 }
 
@@ -399,7 +411,7 @@ fn report_expiries(loaded: &Loaded) {
     for (holder, not_after_s) in &loaded.expiries {
         metrics::certificate(holder, *not_after_s);
     }
-    for warning in expiry_warnings(&loaded.expiries) {
+    for warning in loaded.warnings.iter().cloned().chain(expiry_warnings(&loaded.expiries)) {
         tracing::warn!("{warning}");
     }
 }

@@ -1,11 +1,13 @@
 //! The HTTP interface: routes, and what every request passes through: who asks, may he, what is sent.
 
-mod batch;
+mod assertions;
 mod body;
-mod documents;
 mod health;
+mod jws;
 mod keys;
 mod openapi;
+mod order;
+mod published;
 mod sign;
 pub mod types;
 
@@ -28,17 +30,20 @@ use axum::{
     routing::{get, post},
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
-use segl_wire as wire;
+use segl_assertion::encrypt::Providers;
 use tokio::time::Instant;
 
 pub use openapi::document;
 
 use crate::{
     callers::{Caller, Callers, Operation, PeerCertificate, Unknown},
+    config::Publish,
     idempotency::{self, Answer, Fingerprint, Idempotency, Turn},
+    in_flight::InFlight,
     metrics,
     problem::{Code, Problem, Retry, Signed},
-    upstream::{Ask, Tenant},
+    published::Published,
+    upstream::Tenant,
 };
 
 /// Marks an answer that was given before.
@@ -54,6 +59,10 @@ pub struct Broker {
     pub snapshot: ArcSwap<Snapshot>,
     /// Answers kept
     pub idempotency: Arc<Idempotency>,
+    /// Signatures asked for, by caller
+    pub in_flight: Arc<InFlight>,
+    /// What the world was told of keys
+    pub published: Published,
     /// Limits of a request
     pub limits: Limits,
     /// Set when it begins to leave: `/readyz` says so
@@ -69,6 +78,10 @@ pub struct Snapshot {
     pub tenants: BTreeMap<String, Arc<Tenant>>,
     /// Keys whose request may be made again when it is unknown whether it was signed
     pub repeatable_keys: BTreeSet<String>,
+    /// Which keys the world is told of
+    pub publish: Publish,
+    /// Whom assertions may be encrypted for
+    pub providers: Providers,
 }
 
 /// Limits of a request.
@@ -90,10 +103,12 @@ pub struct Limits {
 pub fn router(broker: Arc<Broker>) -> Router {
     Router::new()
         .route("/v1/sign", post(sign::sign))
-        .route("/v1/sign-batch", post(batch::sign_batch))
-        .route("/v1/assertions", post(documents::sign_assertion))
-        .route("/v1/jws", post(documents::sign_jws))
+        .route("/v1/sign-batch", post(sign::sign_batch))
+        .route("/v1/assertions", post(assertions::sign_assertion))
+        .route("/v1/jws", post(jws::sign_jws))
         .route("/v1/keys", get(keys::keys))
+        .route("/v1/metadata/key-descriptors", get(published::key_descriptors))
+        .route("/.well-known/jwks.json", get(published::jwks))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/openapi.json", get(openapi::openapi))
@@ -261,46 +276,6 @@ struct Call<'a> {
     /// Under which it is recorded
     reference: &'a str,
     deadline: Instant,
-}
-
-/// What [`types::SignRequest`] and [`types::SignBatchRequest`] have in common.
-struct Common<'a> {
-    key: &'a str,
-    algorithm: &'a str,
-    class: types::Class,
-    timeout_ms: Option<u32>,
-    reference: Option<&'a str>,
-    capacity: Option<&'a types::Capacity>,
-    encoding: types::Encoding,
-    timings: bool,
-}
-
-impl Common<'_> {
-    /// Checks it and makes it into what `segld` is asked; `on_behalf_of` is the caller, whatever the request says.
-    fn ask(&self, broker: &Broker, admitted: &Admitted) -> Result<Ask, Problem> {
-        types::name(self.key, "#/key")?;
-        types::name(self.algorithm, "#/algorithm")?;
-        admitted.granted(self.key)?;
-        let reference = match self.reference {
-            Some(reference) => types::text(reference, "#/reference").map(|()| reference.to_owned())?,
-            None => new_reference()?,
-        };
-        let context = wire::Context {
-            reference: Some(reference.into()),
-            on_behalf_of: Some(admitted.caller.name.clone().into()),
-            capacity: self.capacity.map(types::Capacity::to_wire).transpose()?,
-        };
-        Ok(Ask {
-            key: self.key.to_owned(),
-            algorithm: self.algorithm.to_owned(),
-            deadline: broker.deadline(self.timeout_ms)?,
-            class: self.class.to_wire(),
-            context,
-            encoding: self.encoding.to_wire(),
-            timings: self.timings,
-            repeatable: admitted.snapshot.repeatable_keys.contains(self.key),
-        })
-    }
 }
 
 /// A header is there more than once: which one is meant, nobody can know, and a proxy may have looked at another.

@@ -12,7 +12,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{Broker, batch, documents, health, json, keys, sign, to_json};
+use super::{Broker, assertions, health, json, jws, keys, published, sign, to_json};
 use crate::problem::Code;
 
 #[derive(OpenApi)]
@@ -23,9 +23,13 @@ use crate::problem::Code;
             padding). Every failure is a problem document (RFC 9457) that says whose fault it was, whether a \
             signature may have been made (`signed`), and where trying again makes sense (`retry`)."
     ),
-    paths(sign::sign, batch::sign_batch, documents::sign_assertion, documents::sign_jws, keys::keys, health::healthz, health::readyz, openapi, docs),
+    paths(
+        sign::sign, sign::sign_batch, assertions::sign_assertion, jws::sign_jws, keys::keys, published::jwks,
+        published::key_descriptors, health::healthz, health::readyz, openapi, docs,
+    ),
     tags(
         (name = "signing", description = "Signatures and the keys that make them"),
+        (name = "published", description = "What the world is told of signing keys: for anybody"),
         (name = "health", description = "Whether it lives and can be used"),
         (name = "documentation", description = "This document"),
     ),

@@ -1,15 +1,28 @@
-//! `POST /v1/sign`: one signature.
+//! `POST /v1/sign` and `POST /v1/sign-batch`: signatures over what the caller has hashed.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
+    body::Bytes,
     extract::{Request, State},
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use segl_wire as wire;
 
-use super::{Broker, Call, Common, body, to_json, types};
-use crate::{callers::Operation, idempotency::Answer, metrics, problem::Problem, upstream::What};
+use super::{
+    Broker,
+    order::{Made, Many, One, Order, asked},
+    to_json, types,
+};
+use crate::{
+    callers::Operation,
+    problem::Problem,
+    upstream::{Ask, Failure, Items, What},
+};
+
+asked!(types::SignRequest, algorithm, encoded);
+asked!(types::SignBatchRequest, algorithm, encoded);
 
 /// Sign one digest or one bounded message.
 #[utoipa::path(
@@ -29,55 +42,86 @@ use crate::{callers::Operation, idempotency::Answer, metrics, problem::Problem, 
     security(("bearer" = []), ("certificate" = [])),
 )]
 pub(super) async fn sign(State(broker): State<Arc<Broker>>, request: Request) -> Response {
-    let work = async |admitted: super::Admitted, request: Request| {
-        let (head, content) = request.into_parts();
-        let bytes = body::read(&head.headers, content, broker.limits.body_max, broker.limits.body_timeout).await?;
-        let asked: types::SignRequest = body::parse(&bytes)?;
-        let ask = Common {
-            key: &asked.key,
-            algorithm: &asked.algorithm,
-            class: asked.class,
-            timeout_ms: asked.timeout_ms,
-            reference: asked.reference.as_deref(),
-            capacity: asked.capacity.as_ref(),
-            encoding: asked.encoding,
-            timings: asked.timings,
-        }
-        .ask(&broker, &admitted)?;
+    let work = async |order: Order, asked: types::SignRequest| {
         let payload = types::payload(&asked.algorithm, asked.digest.as_deref(), asked.message.as_deref(), "#")?;
-        let tenant = admitted.tenant()?;
-        let (caller, began) = (admitted.caller.clone(), admitted.began);
-        let reference = ask.context.reference.as_deref().unwrap_or_default().to_owned();
-        let call = Call {
-            operation: Operation::Sign,
-            caller: &admitted.caller,
-            headers: &head.headers,
-            body: &bytes,
-            reference: &reference,
-            deadline: ask.deadline,
-        };
-        let work = async move {
-            let outcome = tenant.sign(&ask, &What::Payload(payload)).await;
-            metrics::tries(outcome.tries);
-            let reference = ask.context.reference.as_deref().unwrap_or_default();
-            match outcome.result {
-                Ok(signature) => {
-                    metrics::signatures(&caller.name, "signed", 1);
-                    Answer::Success(to_json(&types::SignAnswer {
-                        signature: STANDARD.encode(&signature.bytes),
-                        key: ask.key.clone(),
-                        algorithm: ask.algorithm.clone(),
-                        reference: reference.to_owned(),
-                        timings: signature.timings.map(|timings| types::Timings::new(timings, began, outcome.tries)),
-                    }))
-                }
-                Err(failure) => {
-                    metrics::signatures(&caller.name, failure.code.name(), 1);
-                    Answer::Failure(Box::new(failure.into_problem(reference)))
-                }
-            }
-        };
-        broker.once(call, work).await
+        order.one(Payload(payload)).await
     };
-    broker.answer(request, Operation::Sign, work).await
+    broker.signs(request, Operation::Sign, work).await
+}
+
+/// Sign many digests or messages with one key for one transaction.
+///
+/// The answer is 200 with an answer for each item, be it a signature or a problem. Only when every item failed for
+/// certain, and for the same reason, is that one problem the answer.
+#[utoipa::path(
+    post,
+    path = "/v1/sign-batch",
+    tag = "signing",
+    operation_id = "signBatch",
+    request_body = types::SignBatchRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "As for `/v1/sign`. An answer in which \
+        some item was signed, or may have been, is kept.", max_length = 128)),
+    responses(
+        (status = 200, description = "An answer for each item", body = types::BatchAnswer<types::SignedItem>),
+        (status = "default", description = "Any failure", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("bearer" = []), ("certificate" = [])),
+)]
+pub(super) async fn sign_batch(State(broker): State<Arc<Broker>>, request: Request) -> Response {
+    let work = async |order: Order, asked: types::SignBatchRequest| {
+        types::batch_len(asked.items.len(), order.broker.limits.batch_max)?;
+        let payloads = payloads(&asked)?;
+        order.many(payloads.len(), Payloads(payloads)).await
+    };
+    broker.signs(request, Operation::SignBatch, work).await
+}
+
+struct Payload(wire::Payload<'static>);
+
+impl One for Payload {
+    fn what(&self) -> What<'_> {
+        What::Payload(self.0.clone())
+    }
+
+    async fn answer(&self, ask: &Ask, made: Made) -> Result<Bytes, Failure> {
+        Ok(to_json(&types::SignAnswer {
+            signature: STANDARD.encode(&made.bytes),
+            key: ask.key.clone(),
+            algorithm: ask.algorithm.clone(),
+            reference: ask.reference().to_owned(),
+            timings: made.timings,
+        }))
+    }
+}
+
+struct Payloads(Vec<wire::BatchItem<'static>>);
+
+impl Many for Payloads {
+    type Item = types::SignedItem;
+
+    fn items(&self) -> Items<'_> {
+        Items::Payloads(&self.0)
+    }
+
+    fn references(&self) -> impl Iterator<Item = Option<&str>> + Send {
+        self.0.iter().map(|item| item.reference.as_deref())
+    }
+
+    async fn answer(&self, made: Made) -> Result<types::SignedItem, Failure> {
+        Ok(types::SignedItem { signature: STANDARD.encode(&made.bytes), timings: made.timings })
+    }
+}
+
+fn payloads(asked: &types::SignBatchRequest) -> Result<Vec<wire::BatchItem<'static>>, Problem> {
+    let items = asked.items.iter().enumerate().map(|(at, item)| {
+        let pointer = format!("#/items/{at}");
+        if let Some(reference) = &item.reference {
+            types::text(reference, &format!("{pointer}/reference"))?;
+        }
+        Ok(wire::BatchItem {
+            payload: types::payload(&asked.algorithm, item.digest.as_deref(), item.message.as_deref(), &pointer)?,
+            reference: item.reference.clone().map(Cow::Owned),
+        })
+    });
+    items.collect()
 }

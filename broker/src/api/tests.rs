@@ -2,6 +2,7 @@
 
 mod documents;
 mod once;
+mod published;
 mod roads;
 mod shown;
 
@@ -10,6 +11,7 @@ use std::sync::atomic::Ordering;
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http_body_util::BodyExt as _;
+use segl_wire as wire;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::ServiceExt as _;
@@ -48,28 +50,18 @@ async fn setup() -> Setup {
             member.seen().await;
         }
     }
-    let caller = |name: &str, tenant: &str, token: &str, operations: &[Operation]| config::Caller {
-        name: at(name.into()),
-        tenant: at(tenant.into()),
-        tokens: vec![at(TokenHash::of(token.as_bytes()))],
-        certificates: vec![at(CertificateName { san: format!("{name}.example"), spki_sha256: None })],
-        keys: ["a-key".to_owned(), "login".to_owned()].into(),
-        operations: operations.iter().copied().collect(),
-    };
-    let all = [Operation::Sign, Operation::SignBatch, Operation::SignAssertion, Operation::SignJws, Operation::Keys];
-    let callers = Callers::new(&[
-        caller("idp", "north", "n-token", &all),
-        caller("reader", "north", "r-token", &[Operation::Keys]),
-        caller("portal", "south", "s-token", &all),
-    ]);
     let snapshot = Snapshot {
-        callers,
+        callers: callers(),
         tenants: [north, south_tenant].into_iter().map(|tenant| (tenant.name.clone(), Arc::new(tenant))).collect(),
         repeatable_keys: ["login".to_owned()].into(),
+        publish: Publish { max_age: Duration::from_secs(300), jwks: vec![], key_descriptors: vec![] },
+        providers: Providers::default(),
     };
     let broker = Arc::new(Broker {
         snapshot: ArcSwap::from_pointee(snapshot),
         idempotency: Idempotency::new(Duration::from_secs(600), 3, 1 << 20),
+        in_flight: InFlight::new(100),
+        published: Published::default(),
         limits: Limits {
             body_max: 16 << 10,
             body_timeout: Duration::from_secs(5),
@@ -80,6 +72,23 @@ async fn setup() -> Setup {
         draining: AtomicBool::new(false),
     });
     Setup { broker, one, two, south }
+}
+
+fn callers() -> Callers {
+    let caller = |name: &str, tenant: &str, token: &str, operations: &[Operation]| config::Caller {
+        name: at(name.into()),
+        tenant: at(tenant.into()),
+        tokens: vec![at(TokenHash::of(token.as_bytes()))],
+        certificates: vec![at(CertificateName { san: format!("{name}.example"), spki_sha256: None })],
+        keys: ["a-key".to_owned(), "login".to_owned()].into(),
+        operations: operations.iter().copied().collect(),
+    };
+    let all = [Operation::Sign, Operation::SignBatch, Operation::SignAssertion, Operation::SignJws, Operation::Keys];
+    Callers::new(&[
+        caller("idp", "north", "n-token", &all),
+        caller("reader", "north", "r-token", &[Operation::Keys]),
+        caller("portal", "south", "s-token", &all),
+    ])
 }
 
 fn at<T>(value: T) -> At<T> {
@@ -132,6 +141,21 @@ impl Setup {
 
     fn asked_in_all(&self) -> usize {
         self.one.asked().len() + self.two.asked().len()
+    }
+
+    /// As a reload does.
+    fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+        let old = self.broker.snapshot.load_full();
+        let mut snapshot = Snapshot {
+            callers: callers(),
+            tenants: old.tenants.clone(),
+            repeatable_keys: old.repeatable_keys.clone(),
+            publish: old.publish.clone(),
+            providers: old.providers.clone(),
+        };
+        change(&mut snapshot);
+        self.broker.published.look(&old);
+        self.broker.snapshot.store(Arc::new(snapshot));
     }
 
     /// Both of north do this with their next request.

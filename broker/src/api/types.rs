@@ -153,37 +153,45 @@ pub struct SignAnswer {
 }
 
 /// The answers to a batch.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct SignBatchAnswer {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchAnswer<'a, T> {
     /// Name of the key
-    pub key: String,
-    /// Name of the algorithm
-    pub algorithm: String,
+    pub key: &'a str,
+    /// Name or URI of the algorithm
+    pub algorithm: &'a str,
     /// Under which the batch is recorded; its items under their own where they have one
-    pub reference: String,
+    pub reference: &'a str,
     /// How many items have a signature
     pub signed: usize,
     /// An answer for each item, in the order of the request
-    pub items: Vec<BatchAnswer>,
+    pub items: Vec<ItemAnswer<T>>,
 }
 
-/// The answer to one item: a signature or a problem.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+/// The answer to one item: what was made of it, or a problem.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum BatchAnswer {
+pub enum ItemAnswer<T> {
     /// It was signed
-    Signed {
-        /// Base64
-        signature: String,
-        /// When asked for
-        #[serde(skip_serializing_if = "Option::is_none")]
-        timings: Option<Timings>,
-    },
+    Signed(T),
     /// It was not, or nobody knows
-    Failed {
-        /// Why
-        problem: Problem,
-    },
+    Failed(FailedItem),
+}
+
+/// An item without an answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FailedItem {
+    /// Why
+    pub problem: Problem,
+}
+
+/// A signature of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SignedItem {
+    /// Base64
+    pub signature: String,
+    /// When asked for
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
 }
 
 /// Where the time went, in microseconds.
@@ -296,13 +304,11 @@ impl Encoding {
 }
 
 impl Capacity {
-    pub(super) fn to_wire(&self) -> Result<wire::Capacity, Problem> {
-        match self {
-            Capacity::Citizen {} => Ok(wire::Capacity::Citizen),
-            Capacity::Company { cvr } => wire::Cvr::new(cvr)
-                .map(wire::Capacity::Company)
-                .ok_or_else(|| Problem::field(Code::BadInput, "#/capacity/cvr", "a CVR number is eight digits")),
-        }
+    /// `pointer` is that of what it stands in.
+    pub(super) fn to_wire(&self, pointer: &str) -> Result<wire::Capacity, Problem> {
+        let Capacity::Company { cvr } = self else { return Ok(wire::Capacity::Citizen) };
+        let bad = || Problem::field(Code::BadInput, format!("{pointer}/capacity/cvr"), "a CVR number is eight digits");
+        wire::Cvr::new(cvr).map(wire::Capacity::Company).ok_or_else(bad)
     }
 }
 
@@ -336,6 +342,15 @@ pub(super) fn payload(
         (Some(_), Some(_)) => Err(bad("message", "give either `digest` or `message`, not both".into())),
         (None, None) => Err(bad("digest", "give either `digest` or `message`".into())),
     }
+}
+
+/// Whether a batch may have so many items.
+pub(super) fn batch_len(items: usize, max: usize) -> Result<(), Problem> {
+    if (1..=max).contains(&items) {
+        return Ok(());
+    }
+    let detail = format!("a batch has 1 to {max} items here, not {items}");
+    Err(Problem::field(Code::BadBatch, "#/items", detail))
 }
 
 /// A text for the record: 1 to 128 bytes without control characters.

@@ -1,7 +1,15 @@
-//! Opens the files that a configuration names: certificates, keys, CAs.
+//! Opens the files that a configuration names: certificates, keys, CAs, providers' metadata.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use segl_assertion::{
+    MetadataError,
+    encrypt::{Defaults, Provider, Providers},
+};
 use zeroize::Zeroizing;
 
 use super::{At, Config, Findings, Identity};
@@ -14,8 +22,12 @@ pub struct Loaded {
     pub http_tls: Option<Arc<rustls::ServerConfig>>,
     /// TLS of each tenant towards `segld`, in the configuration's order
     pub tenants: Vec<TenantIdentity>,
+    /// Whom assertions may be encrypted for
+    pub providers: Providers,
     /// Whose certificate ends when, in seconds since 1970
     pub expiries: Vec<(String, i64)>,
+    /// What is no reason not to run, but somebody's to mend
+    pub warnings: Vec<String>,
 }
 
 /// A tenant's identity towards `segld`.
@@ -83,7 +95,30 @@ impl Config {
                 findings.push(segld.server_name.line, message);
             }
         }
-        Loaded { http_tls, tenants, expiries }
+        let mut loaded = Loaded { http_tls, tenants, providers: Providers::default(), expiries, warnings: Vec::new() };
+        self.load_providers(&mut loaded, findings);
+        loaded
+    }
+
+    /// Metadata that is out of date is left out with a warning: one provider's lapse must not keep the broker of all the
+    /// others from starting. What can not be used at all is a finding.
+    fn load_providers(&self, loaded: &mut Loaded, findings: &mut Findings) {
+        let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        for configured in &self.providers {
+            let path = &configured.metadata;
+            let Some(metadata) = read(path, findings) else { continue };
+            match Provider::from_metadata(&metadata, Defaults::default(), now_unix_s) {
+                Ok(provider) => {
+                    let name = provider.entity_id().to_owned();
+                    loaded.expiries.push((format!("provider:{name}"), provider.certificate_not_after_unix_s()));
+                    if loaded.providers.insert(provider).is_some() {
+                        findings.push(path.line, format!("[[provider]]: `{name}` has metadata already"));
+                    }
+                }
+                Err(error @ MetadataError::Expired) => loaded.warnings.push(format!("{}: {error}", path.display())),
+                Err(error) => findings.push(path.line, format!("{}: {error}", path.display())),
+            }
+        }
     }
 }
 

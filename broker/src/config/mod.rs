@@ -2,6 +2,7 @@
 //!
 //! [`Config::parse`] looks at the text alone; [`load`](crate::config::load) then opens the files it names.
 
+mod documents;
 mod load;
 mod reader;
 
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+pub use documents::{Provider, Publish, PublishedKey};
 pub use load::{Loaded, TenantIdentity};
 pub use reader::{At, Finding, Findings};
 
@@ -40,6 +42,10 @@ pub struct Config {
     pub tenants: Vec<Tenant>,
     /// Who may ask
     pub callers: Vec<Caller>,
+    /// Which keys the world is told of
+    pub publish: Publish,
+    /// Whom assertions may be encrypted for
+    pub providers: Vec<Provider>,
 }
 
 /// `[http]`: the listener for callers and its limits.
@@ -65,6 +71,8 @@ pub struct Http {
     pub body_max: usize,
     /// Most items in a batch
     pub batch_max: usize,
+    /// Signatures that one caller may have asked for at once
+    pub in_flight_per_caller: usize,
     /// A request's `timeout_ms` when it names none
     pub request_timeout: Duration,
     /// Longest `timeout_ms` that is honoured
@@ -169,11 +177,13 @@ impl Config {
             let idempotency = Idempotency::read(root.section("idempotency"));
             let tenants = root.sections("tenant").into_iter().filter_map(|s| Tenant::read(s, base)).collect();
             let callers = root.sections("caller").into_iter().filter_map(Caller::read).collect();
+            let publish = Publish::read(root.section("publish"));
+            let providers = root.sections("provider").into_iter().filter_map(|s| Provider::read(s, base)).collect();
             for list in ["segld", "tenant", "caller"] {
                 root.demand(list);
             }
             root.finish();
-            Self { http, admin, log, upstream, segld, idempotency, tenants, callers }
+            Self { http, admin, log, upstream, segld, idempotency, tenants, callers, publish, providers }
         };
         let mut findings = source.into_findings();
         config.cross_check(&mut findings);
@@ -189,10 +199,13 @@ impl Config {
         unique(findings, "address", self.segld.iter().map(|segld| &segld.address));
         let names = self.segld.iter().map(|segld| At { value: segld.name.clone(), line: segld.address.line });
         unique(findings, "segld", names.collect::<Vec<_>>().iter());
-        for caller in &self.callers {
-            if !self.tenants.iter().any(|tenant| tenant.name.value == caller.tenant.value) {
-                findings.push(caller.tenant.line, format!("[[caller]]: there is no tenant `{}`", caller.tenant.value));
+        let of_callers = self.callers.iter().map(|caller| ("[[caller]]", &caller.tenant));
+        for (section, tenant) in of_callers.chain(self.publish.keys().map(|key| ("[publish]", &key.tenant))) {
+            if !self.tenants.iter().any(|known| known.name.value == tenant.value) {
+                findings.push(tenant.line, format!("{section}: there is no tenant `{}`", tenant.value));
             }
+        }
+        for caller in &self.callers {
             if let (Some(certificate), None) = (caller.certificates.first(), &self.http.client_ca) {
                 findings.push(certificate.line, "[[caller]]: `certificate` needs [http] `client_ca`");
             }
@@ -220,6 +233,7 @@ impl Http {
             body_timeout: millis(&mut section, "body_timeout_ms", 100..=60_000, 5_000),
             body_max: section.number("body_max", 1_024..=16 << 20, 1 << 20) as usize,
             batch_max: section.number("batch_max", 1..=4_096, 256) as usize,
+            in_flight_per_caller: section.number("in_flight_per_caller", 1..=100_000, 1_024) as usize,
             request_timeout: millis(&mut section, "request_timeout_ms", 1..=120_000, 10_000),
             request_timeout_max: millis(&mut section, "request_timeout_max_ms", 1..=120_000, 30_000),
             drain_timeout: millis(&mut section, "drain_timeout_ms", 0..=600_000, 30_000),
@@ -240,6 +254,9 @@ impl Http {
                     section.note(ca.line, "`client_ca` needs `certificate`: plain HTTP knows no client certificates");
                 }
             }
+        }
+        if http.batch_max > http.in_flight_per_caller {
+            section.note(line, "`batch_max` is above `in_flight_per_caller`");
         }
         if http.request_timeout > http.request_timeout_max {
             section.note(line, "`request_timeout_ms` is above `request_timeout_max_ms`");

@@ -57,6 +57,8 @@ fn the_sample_is_good_and_says_the_defaults() {
     let http = Http { listen: vec![], identity: None, client_ca: None, insecure_loopback: true, ..sample.http.clone() };
     assert_eq!(http, Http { listen: vec![], ..bare.http });
     assert_eq!((sample.admin, sample.log), (bare.admin, bare.log));
+    assert_eq!(sample.publish.max_age, bare.publish.max_age);
+    assert_eq!((sample.publish.keys().count(), sample.providers.len()), (3, 1));
     assert_eq!(sample.upstream.keys_refresh, bare.upstream.keys_refresh);
     assert_eq!(sample.upstream.connect_timeout, bare.upstream.connect_timeout);
     let kept = |idempotency: &Idempotency| (idempotency.window, idempotency.entries_per_caller, idempotency.bytes_max);
@@ -99,6 +101,11 @@ fn every_mistake_is_told_with_its_line() {
     one("keys = [\"k\"]", "keys = [\"k\"]\ncertificate = [{ san = \"DNS:x\" }]", 19, "needs [http] `client_ca`");
     one("keys = [\"k\"]", "keys = [\"k\"]\ncertificate = [{ san = \"x\" }]", 19, "`san` must be");
     one("[upstream]", "[idempotency]\nwindow_s = 32\n[upstream]", 5, "2 s more");
+    one("[upstream]", "batch_max = 300\nin_flight_per_caller = 299\n[upstream]", 2, "`batch_max` is above");
+    let published = "[[publish.jwks]]\ntenant = \"nobody\"\nkey = \"k\"\n[upstream]";
+    one("[upstream]", published, 6, "[publish]: there is no tenant `nobody`");
+    one("[upstream]", "[[publish.key_descriptors]]\ntenant = \"t\"\n[upstream]", 5, "`key` is missing");
+    one("[upstream]", "[[provider]]\nfile = \"x\"\nmetadata = \"x\"\n[upstream]", 6, "unknown `file`");
     let again = "[[segld]]\naddress = \"localhost:7443\"\nserver_name = \"x\"\nname = \"y\"\n[[tenant]]";
     one("[[tenant]]", again, 11, "stands twice, first in line 8");
 }

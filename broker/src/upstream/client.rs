@@ -57,16 +57,16 @@ impl Segld for Client {
         self.client.in_flight()
     }
 
+    fn capacity(&self) -> usize {
+        self.client.hello().map_or(0, |hello| hello.in_flight_max as usize)
+    }
+
     fn sign<'a>(&'a self, request: &'a wire::Sign<'a>) -> Answer<'a, Signature> {
         Box::pin(async { self.client.sign(request).await.map(Signature::from).map_err(Failure::from) })
     }
 
     fn sign_assertion<'a>(&'a self, request: &'a wire::SignAssertion<'a>) -> Answer<'a, Signature> {
-        Box::pin(async {
-            let signed = self.client.sign_assertion(request).await.map_err(Failure::from)?;
-            let version = signed.version.map(|version| version.into_owned());
-            Ok(Signature { bytes: signed.xml.into_owned(), timings: signed.timings, version })
-        })
+        Box::pin(async { self.client.sign_assertion(request).await.map(Signature::from).map_err(Failure::from) })
     }
 
     fn sign_jws<'a>(&'a self, request: &'a wire::SignJws<'a>) -> Answer<'a, Signature> {
@@ -84,6 +84,16 @@ impl Segld for Client {
         })
     }
 
+    fn sign_assertion_batch<'a>(
+        &'a self,
+        request: &'a wire::SignAssertionBatch<'a>,
+    ) -> Answer<'a, Vec<Result<Signature, Failure>>> {
+        Box::pin(async {
+            let items = self.client.sign_assertion_batch(request).await.map_err(Failure::from)?;
+            Ok(items.into_iter().map(|item| item.map(Signature::from).map_err(Failure::from)).collect())
+        })
+    }
+
     fn list_keys(&self, timeout: Duration) -> Answer<'_, Vec<wire::Key<'static>>> {
         Box::pin(async move {
             let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
@@ -97,6 +107,13 @@ impl Segld for Client {
 impl From<client::Signature> for Signature {
     fn from(signature: client::Signature) -> Self {
         Self { bytes: signature.bytes, timings: signature.timings, version: signature.version }
+    }
+}
+
+impl From<wire::SignedAssertion<'_>> for Signature {
+    fn from(signed: wire::SignedAssertion<'_>) -> Self {
+        let version = signed.version.map(|version| version.into_owned());
+        Self { bytes: signed.xml.into_owned(), timings: signed.timings, version }
     }
 }
 

@@ -26,6 +26,9 @@ pub trait Segld: Send + Sync + fmt::Debug + 'static {
     /// Signatures asked for and not answered.
     fn in_flight(&self) -> usize;
 
+    /// How many it takes at once: more wait here, in the order in which they came. 0 while that is not known.
+    fn capacity(&self) -> usize;
+
     /// One signature; gives up a little after the request's own `timeout_ms`.
     fn sign<'a>(&'a self, request: &'a wire::Sign<'a>) -> Answer<'a, Signature>;
 
@@ -37,6 +40,12 @@ pub trait Segld: Send + Sync + fmt::Debug + 'static {
 
     /// Many signatures, an answer for each item, in order.
     fn sign_batch<'a>(&'a self, request: &'a wire::SignBatch<'a>) -> Answer<'a, Vec<Result<Signature, Failure>>>;
+
+    /// Many signed assertions, an answer for each item, in order.
+    fn sign_assertion_batch<'a>(
+        &'a self,
+        request: &'a wire::SignAssertionBatch<'a>,
+    ) -> Answer<'a, Vec<Result<Signature, Failure>>>;
 
     /// The tenant's keys there, and how they are now.
     fn list_keys(&self, timeout: Duration) -> Answer<'_, Vec<wire::Key<'static>>>;

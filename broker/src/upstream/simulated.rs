@@ -25,6 +25,8 @@ pub(crate) enum Deed {
     FailItems(Vec<usize>, Failure),
     /// Each item of a batch fails in its own way
     FailEach(Vec<Failure>),
+    /// It makes this of it
+    Make(Vec<u8>),
     /// It waits, then signs
     Hold(Arc<Notify>),
     Never,
@@ -44,6 +46,7 @@ pub(crate) struct Asked {
 pub(crate) struct SimulatedSegld {
     ready: watch::Sender<bool>,
     pub(crate) busy: AtomicUsize,
+    pub(crate) capacity: AtomicUsize,
     deeds: Mutex<VecDeque<Deed>>,
     asked: watch::Sender<Vec<Asked>>,
     keys: Mutex<Vec<wire::Key<'static>>>,
@@ -55,6 +58,7 @@ impl SimulatedSegld {
         Arc::new(Self {
             ready: watch::Sender::new(true),
             busy: AtomicUsize::new(0),
+            capacity: AtomicUsize::new(0),
             deeds: Mutex::default(),
             asked: watch::Sender::default(),
             keys: Mutex::new(keys),
@@ -108,6 +112,7 @@ impl SimulatedSegld {
             }
             Some(Deed::FailItems(items, failure)) => items.iter().for_each(|at| answers[*at] = Err(failure.clone())),
             Some(Deed::FailEach(failures)) => answers = failures.into_iter().map(Err).collect(),
+            Some(Deed::Make(bytes)) => answers = vec![Ok(Signature { bytes, timings: None, version: None })],
             Some(Deed::Hold(until)) => until.notified().await,
             Some(Deed::Never) => std::future::pending().await,
         }
@@ -171,6 +176,10 @@ impl Segld for SimulatedSegld {
         self.busy.load(Ordering::Relaxed)
     }
 
+    fn capacity(&self) -> usize {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
     fn sign<'a>(&'a self, request: &'a wire::Sign<'a>) -> Answer<'a, Signature> {
         let asked = Asked {
             key: request.key.to_string(),
@@ -196,6 +205,21 @@ impl Segld for SimulatedSegld {
             context: request.meta.context.clone().into_owned(),
             class: request.meta.class,
             payloads: request.items.iter().map(|item| item.payload.clone().into_owned()).collect(),
+            references: request.items.iter().map(|item| item.reference.as_ref().map(ToString::to_string)).collect(),
+        };
+        Box::pin(self.act(asked))
+    }
+
+    fn sign_assertion_batch<'a>(
+        &'a self,
+        request: &'a wire::SignAssertionBatch<'a>,
+    ) -> Answer<'a, Vec<Result<Signature, Failure>>> {
+        let payload = |item: &wire::AssertionItem<'_>| wire::Payload::Message(item.document.to_vec().into());
+        let asked = Asked {
+            key: request.how.key.to_string(),
+            context: request.meta.context.clone().into_owned(),
+            class: request.meta.class,
+            payloads: request.items.iter().map(payload).collect(),
             references: request.items.iter().map(|item| item.reference.as_ref().map(ToString::to_string)).collect(),
         };
         Box::pin(self.act(asked))

@@ -1,7 +1,6 @@
 //! A tenant's roads: which `segld` gets a request, and when another one is asked.
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     future::poll_fn,
     sync::{
@@ -19,7 +18,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::segld::{Failure, Segld, Signature, Wait};
+use super::{
+    ask::{Ask, Items, Outcome, What},
+    segld::{Failure, Segld, Signature, Wait},
+};
 use crate::problem::Code;
 
 /// Tries of one request in all: enough to pass a draining and a failing `segld`, few enough that a failure common to
@@ -89,100 +91,6 @@ pub struct SeenKey {
     pub key: wire::Key<'static>,
 }
 
-/// What is asked, the same whichever `segld` gets it.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    /// Name of the key
-    pub key: String,
-    /// Name of the algorithm
-    pub algorithm: String,
-    /// When the caller stops waiting
-    pub deadline: Instant,
-    /// Urgency
-    pub class: wire::Class,
-    /// For the record
-    pub context: wire::Context<'static>,
-    /// Form of an ECDSA signature
-    pub encoding: wire::EcdsaEncoding,
-    /// Whether the answer shall carry timings
-    pub timings: bool,
-    /// Whether the key is marked so that a request of unknown fate may be made again
-    pub repeatable: bool,
-}
-
-impl Ask {
-    fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    async fn one(&self, segld: &dyn Segld, what: &What<'_>) -> Result<Signature, Failure> {
-        let (meta, timings) = (self.meta(), self.timings);
-        let (key, algorithm) = (Cow::Borrowed(&*self.key), Cow::Borrowed(&*self.algorithm));
-        match what {
-            What::Payload(payload) => {
-                let (payload, encoding) = (payload.clone(), self.encoding);
-                segld.sign(&wire::Sign { meta, key, algorithm, payload, encoding, timings }).await
-            }
-            What::Assertion { document, digest_method, key_info } => {
-                let how = wire::AssertionHow {
-                    key,
-                    signature_method: algorithm,
-                    digest_method: Cow::Borrowed(digest_method),
-                    key_info: *key_info,
-                    form: wire::Form::Document,
-                    timings,
-                };
-                let document = Cow::Borrowed(*document);
-                segld.sign_assertion(&wire::SignAssertion { meta, how, document }).await
-            }
-            What::Jws { header, payload, key_info } => {
-                let (header, payload) = (header.map(Cow::Borrowed), Cow::Borrowed(*payload));
-                let key_info = *key_info;
-                segld.sign_jws(&wire::SignJws { meta, key, algorithm, timings, key_info, header, payload }).await
-            }
-        }
-    }
-
-    fn meta(&self) -> wire::Meta<'_> {
-        let timeout_ms = u32::try_from(self.left().as_millis()).unwrap_or(u32::MAX).max(1);
-        wire::Meta { timeout_ms, class: self.class, context: self.context.clone() }
-    }
-}
-
-/// What is to be signed.
-#[derive(Clone, Debug)]
-pub enum What<'a> {
-    /// A digest or message that nobody looks into
-    Payload(wire::Payload<'a>),
-    /// An assertion; the ask's algorithm is the signature's URI
-    Assertion {
-        /// XML
-        document: &'a [u8],
-        /// URI
-        digest_method: &'a str,
-        /// What the signature says of the key
-        key_info: wire::KeyInfo,
-    },
-    /// A JWS; the ask's algorithm is its `alg`
-    Jws {
-        /// The caller's part of the header, a JSON object
-        header: Option<&'a [u8]>,
-        /// A JSON object
-        payload: &'a [u8],
-        /// What the header says of the key
-        key_info: wire::KeyInfo,
-    },
-}
-
-/// How it ended, and after how many tries.
-#[derive(Debug)]
-pub struct Outcome<T> {
-    /// The answer
-    pub result: T,
-    /// How many `segld` were asked
-    pub tries: u32,
-}
-
 /// Who was asked for one request.
 #[derive(Debug, Default)]
 struct Asked {
@@ -246,25 +154,13 @@ impl Tenant {
     }
 
     /// Many signatures with one key. Only the items that another `segld` may be asked for are asked again.
-    pub async fn sign_batch(
-        &self,
-        ask: &Ask,
-        items: &[wire::BatchItem<'_>],
-    ) -> Outcome<Vec<Result<Signature, Failure>>> {
+    pub async fn sign_batch(&self, ask: &Ask, items: &Items<'_>) -> Outcome<Vec<Result<Signature, Failure>>> {
         let mut asked = Asked::default();
         let mut results: Vec<Option<Result<Signature, Failure>>> = vec![None; items.len()];
         let mut open: Vec<usize> = (0..items.len()).collect();
         while !open.is_empty() {
             let Some(member) = self.next(ask, &mut asked).await else { break };
-            let request = wire::SignBatch {
-                meta: ask.meta(),
-                key: Cow::Borrowed(&ask.key),
-                algorithm: Cow::Borrowed(&ask.algorithm),
-                encoding: ask.encoding,
-                timings: ask.timings,
-                items: open.iter().map(|at| items[*at].clone()).collect(),
-            };
-            let answers = match member.segld.sign_batch(&request).await {
+            let answers = match ask.many(&*member.segld, items, &open).await {
                 Ok(answers) if answers.len() == open.len() => answers,
                 Ok(_) => {
                     let detail = "segld answered another number of items than it was asked for";
@@ -308,6 +204,23 @@ impl Tenant {
             }
         }
         seen.then_some(all)
+    }
+
+    /// How many signatures the roads that are open take at once; 0 while that is not known.
+    pub fn capacity(&self) -> usize {
+        let open = self.members.iter().filter(|member| member.segld.is_ready());
+        open.map(|member| member.segld.capacity()).sum()
+    }
+
+    /// A key as every `segld` shows it that is connected; else as the last one showed it; and when that was.
+    pub fn last_seen(&self, key: &str) -> Option<(Instant, Vec<wire::Key<'static>>)> {
+        let of = |view: &Arc<View>| Some((view.at, view.keys.get(key)?.clone()));
+        let fresh: Vec<_> = self.members.iter().filter_map(|member| of(&member.fresh()?)).collect();
+        if let Some(at) = fresh.iter().map(|(at, _)| *at).min() {
+            return Some((at, fresh.into_iter().map(|(_, key)| key).collect()));
+        }
+        let stale = self.members.iter().filter_map(|member| of(member.view.borrow().as_ref()?));
+        stale.max_by_key(|(at, _)| *at).map(|(at, key)| (at, vec![key]))
     }
 
     /// The best `segld` not asked yet: ready, its key usable as far as known, not failing, the least busy. `None` when

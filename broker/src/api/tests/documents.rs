@@ -1,5 +1,7 @@
 //! Assertions and JWS.
 
+use segl_assertion::encrypt::{Defaults, Provider};
+
 use super::*;
 
 #[tokio::test]
@@ -49,4 +51,115 @@ async fn documents_are_operations_of_their_own() {
     }
     let body = json!({ "key": "secret", "algorithm": "ES256", "payload": {} });
     setup.post("/v1/jws", body).await.is_problem(Code::NotGranted);
+}
+
+#[tokio::test]
+async fn several_assertions_have_an_answer_each() {
+    let setup = setup().await;
+    for segld in [&setup.one, &setup.two] {
+        segld.will(Deed::FailItems(vec![1], failure(Code::PolicyViolation, Signed::No, Retry::Never)));
+    }
+    let body = json!({ "key": "a-key", "signature_method": "urn:x", "reference": "all", "items": [
+        { "document": "<a/>", "reference": "first" }, { "document": "<b/>" },
+        { "document": "<c/>", "capacity": { "type": "citizen" } },
+    ]});
+    let got = setup.post("/v1/assertions", body).await;
+    assert_eq!((got.status, &got.body["signed"]), (200, &2.into()), "{}", got.body);
+    assert_eq!((&got.body["algorithm"], &got.body["reference"]), (&"urn:x".into(), &"all".into()));
+    let items = got.body["items"].as_array().unwrap();
+    assert_eq!((&items[0]["document"], &items[2]["document"]), (&"signed:<a/>".into(), &"signed:<c/>".into()));
+    assert_eq!(
+        (&items[1]["problem"]["code"], &items[1]["problem"]["reference"]),
+        (&"policy-violation".into(), &"all".into())
+    );
+    let asked = [setup.one.asked(), setup.two.asked()].concat().remove(0);
+    assert_eq!(asked.references, [Some("first".to_owned()), None, None]);
+}
+
+#[tokio::test]
+async fn a_document_or_several_and_never_too_many() {
+    let setup = setup().await;
+    let item = json!({ "document": "<a/>" });
+    let wrong_capacity = json!({ "document": "<a/>", "capacity": { "type": "company", "cvr": "1" } });
+    for (fields, code, pointer) in [
+        (json!({}), Code::BadInput, "#/document"),
+        (json!({ "document": "<a/>", "items": [item] }), Code::BadInput, "#/document"),
+        (json!({ "items": [] }), Code::BadBatch, "#/items"),
+        (json!({ "items": [item, item, item, item, item] }), Code::BadBatch, "#/items"),
+        (json!({ "items": [item, { "document": "<a/>", "reference": "" }] }), Code::BadInput, "#/items/1/reference"),
+        (json!({ "items": [item, wrong_capacity] }), Code::BadInput, "#/items/1/capacity/cvr"),
+    ] {
+        let mut body = fields;
+        body["key"] = "a-key".into();
+        body["signature_method"] = "urn:x".into();
+        setup.post("/v1/assertions", body).await.is_problem(code).points_at(pointer);
+    }
+    assert_eq!(setup.asked_in_all(), 0);
+}
+
+/// With RSA-2048 in its metadata, which lists AES-256-CBC and the older RSA-OAEP.
+fn provider(audience: &str) -> Provider {
+    let key = rcgen::KeyPair::from_pem(include_str!("../../../../assertion/tests/keys/rsa-2048.pem")).unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    let metadata = format!(
+        "<EntityDescriptor xmlns=\"urn:oasis:names:tc:SAML:2.0:metadata\" entityID=\"{audience}\"><SPSSODescriptor>\
+         <KeyDescriptor><KeyInfo xmlns=\"http://www.w3.org/2000/09/xmldsig#\"><X509Data><X509Certificate>{}\
+         </X509Certificate></X509Data></KeyInfo>\
+         <EncryptionMethod Algorithm=\"http://www.w3.org/2001/04/xmlenc#aes256-cbc\"/>\
+         <EncryptionMethod Algorithm=\"http://www.w3.org/2001/04/xmlenc#rsa-oaep-mgf1p\"/></KeyDescriptor>\
+         </SPSSODescriptor></EntityDescriptor>",
+        STANDARD.encode(certificate.der())
+    );
+    Provider::from_metadata(metadata.as_bytes(), Defaults::default(), 0).unwrap()
+}
+
+/// As far as encryption looks at it.
+fn assertion(audience: &str, signature: &str) -> String {
+    format!(
+        "<Assertion xmlns=\"urn:oasis:names:tc:SAML:2.0:assertion\" ID=\"_1\"><Issuer>secret</Issuer>{signature}\
+         <Conditions><AudienceRestriction><Audience>{audience}</Audience></AudienceRestriction></Conditions></Assertion>"
+    )
+}
+
+#[tokio::test]
+async fn an_assertion_is_encrypted_for_the_provider_that_its_audience_names_as_its_metadata_says() {
+    let setup = setup().await;
+    setup.change(|snapshot| drop(snapshot.providers.insert(provider("https://sp.example"))));
+    let signature = "<Signature xmlns=\"http://www.w3.org/2000/09/xmldsig#\"/>";
+    for segld in [&setup.one, &setup.two] {
+        segld.will(Deed::Make(assertion("https://sp.example", signature).into_bytes()));
+    }
+    let body =
+        |document: &str| json!({ "key": "a-key", "signature_method": "urn:x", "document": document, "encrypt": true });
+    let got = setup.post("/v1/assertions", body(&assertion("https://sp.example", ""))).await;
+    assert_eq!(got.status, 200, "{}", got.body);
+    let document = got.body["document"].as_str().unwrap();
+    assert!(document.starts_with("<saml:EncryptedAssertion ") && !document.contains("secret"), "{document}");
+    assert!(document.contains("xmlenc#aes256-cbc\"") && document.contains("xmlenc#rsa-oaep-mgf1p\""), "{document}");
+}
+
+#[tokio::test]
+async fn what_can_not_be_encrypted_is_not_signed() {
+    let setup = setup().await;
+    setup.change(|snapshot| drop(snapshot.providers.insert(provider("https://sp.example"))));
+    let (good, other) = (assertion("https://sp.example", ""), assertion("https://other.example", ""));
+    let nobody = good.replace("<Audience>https://sp.example</Audience>", "");
+    for (document, code) in [
+        (other.as_str(), Code::NoProvider),
+        (&nobody, Code::NoProvider),
+        ("<Assertion/>", Code::MalformedDocument),
+        ("<!DOCTYPE a><a/>", Code::MalformedDocument),
+    ] {
+        let one = json!({ "key": "a-key", "signature_method": "urn:x", "document": document, "encrypt": true });
+        setup.post("/v1/assertions", one).await.is_problem(code).points_at("#/document");
+        let items = json!([{ "document": good }, { "document": document }]);
+        let several = json!({ "key": "a-key", "signature_method": "urn:x", "items": items, "encrypt": true });
+        setup.post("/v1/assertions", several).await.is_problem(code).points_at("#/items/1/document");
+    }
+    assert_eq!(setup.asked_in_all(), 0);
+    // What was signed and then could not be encrypted may be out there.
+    let body = json!({ "key": "a-key", "signature_method": "urn:x", "document": good, "encrypt": true });
+    let got = setup.post("/v1/assertions", body).await;
+    got.is_problem(Code::Internal);
+    assert_eq!(got.body["signed"], "unknown");
 }

@@ -189,3 +189,29 @@ async fn a_batch_that_failed_as_a_whole_is_one_problem() {
     assert_eq!((got.status, &got.body["signed"]), (200, &0.into()));
     assert_eq!(got.body["items"][2]["problem"]["signed"], "unknown");
 }
+
+#[tokio::test]
+async fn a_caller_has_no_more_in_flight_than_room_is_left_on_the_roads() {
+    let setup = setup().await;
+    setup.one.capacity.store(3, Ordering::Relaxed);
+    setup.two.capacity.store(1, Ordering::Relaxed);
+    for segld in [&setup.one, &setup.two] {
+        segld.will(Deed::Never);
+        segld.will(Deed::Never);
+    }
+    let held = async { tokio::join!(setup.sign("a-key"), setup.sign("a-key")) };
+    tokio::select! {
+        _ = held => panic!("they are never answered"),
+        () = async {
+            while setup.asked_in_all() < 2 {
+                tokio::task::yield_now().await;
+            }
+            let got = setup.sign("a-key").await;
+            got.is_problem(Code::CallerLimit);
+            assert_eq!((&got.body["retry"], &got.body["signed"]), (&"here".into(), &"no".into()));
+            assert_eq!((got.status, got.headers.contains_key("retry-after")), (429, true));
+            assert!(got.body["reference"].is_string());
+            assert_eq!(setup.asked_in_all(), 2);
+        } => {}
+    }
+}
