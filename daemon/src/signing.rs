@@ -5,7 +5,15 @@
 //! works while the token does. [`Desk::settled`] says whether the intent is durable: until then nobody sees a
 //! signature. The outcome follows by [`Desk::close`].
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use ring::{
     digest::{SHA256, digest},
@@ -85,12 +93,28 @@ pub(crate) struct Desk {
     token_names: Vec<Arc<str>>,
     /// For the log, when the journal takes nothing
     unrecorded: Gate,
+    /// For benches: intents get numbers from here and are thrown away
+    thrown_away: Option<AtomicU64>,
 }
 
 impl Desk {
     pub(crate) fn new(pool: Pool, journal: Journal, host: &str, token_names: Vec<Arc<str>>) -> Desk {
         let clock = pool.clock();
-        Desk { pool, journal, clock, host: host.to_owned(), token_names, unrecorded: Gate::new(1) }
+        let unrecorded = Gate::new(1);
+        Desk { pool, journal, clock, host: host.to_owned(), token_names, unrecorded, thrown_away: None }
+    }
+
+    /// The same, but nothing is recorded of what is signed: `unrecorded_for_benchmarks`, which the configuration allows
+    /// for tokens made for benches only.
+    pub(crate) fn throwing_records_away(self, thrown_away: bool) -> Desk {
+        Desk { thrown_away: thrown_away.then(AtomicU64::default), ..self }
+    }
+
+    fn append_intent<'a>(&self, intent: impl FnOnce() -> Intent<'a>) -> Result<u64, Refusal> {
+        match &self.thrown_away {
+            Some(last) => Ok(last.fetch_add(1, Ordering::Relaxed) + 1),
+            None => self.journal.append(&Record::Intent(intent())),
+        }
     }
 
     /// Now, on the pool's clock.
@@ -111,7 +135,7 @@ impl Desk {
         deadline_ns: u64,
         address: Address,
     ) -> Result<u64, Refusal> {
-        let intent = self.journal.append(&Record::Intent(intent(&order, place, circumstances)))?;
+        let intent = self.append_intent(|| intent(&order, place, circumstances))?;
         let order = order.into_parts();
         orders.0.push(Job {
             work: Work::Sign,
@@ -149,7 +173,7 @@ impl Desk {
         address: Address,
     ) -> Result<(u64, SelfTestOrder), SelfTestError> {
         let order = SelfTestOrder::new(&self.host, &key.name, algorithm)?;
-        let intent = self.journal.append(&Record::Intent(order.intent(key, place)))?;
+        let intent = self.append_intent(|| order.intent(key, place))?;
         orders.0.push(Job {
             work: Work::Sign,
             key: key.id,
@@ -212,11 +236,19 @@ impl Desk {
 
     /// Whether the intent is on disk.
     pub(crate) fn settled(&self, intent: u64) -> Settled {
-        self.journal.settled(intent)
+        if self.thrown_away.is_some() { Settled::Durable } else { self.journal.settled(intent) }
+    }
+
+    /// Waits until it is, or the limit has passed.
+    pub(crate) fn wait_until_settled(&self, intent: u64, limit: Duration) -> Settled {
+        if self.thrown_away.is_some() { Settled::Durable } else { self.journal.wait(intent, limit) }
     }
 
     /// Records what became of an intent, attempt by attempt.
     pub(crate) fn close(&self, intent: u64, result: OutcomeResult<'_>, token: Option<&str>, completion: &Completion) {
+        if self.thrown_away.is_some() {
+            return;
+        }
         let why_discarded = match &result {
             OutcomeResult::Discarded { reason, .. } => Some(reason.clone()),
             _ => None,
@@ -228,6 +260,7 @@ impl Desk {
                 session: attempt.session,
                 fate,
                 code: code.map(Cow::Borrowed),
+                call: attempt.call.map(Cow::Borrowed),
                 token_us: attempt.token_us,
             }
         };
@@ -247,6 +280,9 @@ impl Desk {
 
     /// Records that a call which was given up came back after all.
     pub(crate) fn discarded(&self, intent: u64, token: u16, reason: Discard, signed: bool) {
+        if self.thrown_away.is_some() {
+            return;
+        }
         let (token, reason) = (Cow::Borrowed(self.token_name(token)), Cow::Borrowed(reason.name()));
         self.note(&Record::Discarded(segl_audit::Discarded { intent, token, reason, signed }));
     }
@@ -257,6 +293,9 @@ impl Desk {
 
     /// Records that an intent's fate was not learnt before the end.
     pub(crate) fn abandon(&self, intent: u64, code: &str) {
+        if self.thrown_away.is_some() {
+            return;
+        }
         let result = OutcomeResult::Unknown { code: Cow::Borrowed(code) };
         let outcome = Outcome {
             intent,
@@ -453,8 +492,8 @@ mod tests {
 
     #[test]
     fn a_signature_that_the_client_did_not_get_is_discarded_in_the_record_of_its_attempt() {
-        let attempt =
-            |fate| segl_pool::Attempt { token: 0, session: 3, fate, code: Some("CKR_DEVICE_ERROR"), token_us: 7 };
+        let (code, call) = (Some("CKR_DEVICE_ERROR"), Some("C_Sign"));
+        let attempt = |fate| segl_pool::Attempt { token: 0, session: 3, fate, code, call, token_us: 7 };
         use segl_audit::Fate as Recorded;
         assert_eq!(fate(&attempt(Fate::Released), None), (Recorded::Released, None));
         let closed = Some("the connection was closed");

@@ -181,10 +181,13 @@ fn read_root(root: &Section<'_>, files: &Files<'_>, text: &str) -> Option<Config
     let tls = read_tls::tls(root.section("tls"), files);
     let limits = read_settings::limits(root.section("limits"));
     let pool = read_settings::pool(root.section("pool"));
-    let audit = read_settings::audit(root.section("audit"), files);
+    let (audit, unrecorded) = read_settings::audit(root.section("audit"), files);
     let admin = read_settings::admin(root.section("admin"), &listen);
     let log = read_settings::log(root.section("log"));
     let tokens = read_tokens::tokens(root.sections("token", "[[token]]"), &host, &limits, files);
+    if let Some(at) = unrecorded {
+        read_settings::unrecorded(&at, &listen.value, &tokens, files.collector());
+    }
     let keys = read_keys::keys(root.sections("key", "[[key]]"), &tokens, files);
     let tenants = read_tenants::tenants(root.sections("tenant", "[[tenant]]"), &keys, &limits, files.collector());
     Some(Config {

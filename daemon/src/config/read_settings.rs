@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Admin, Audit, Host, Io, Limits, Listen, Log, LogFormat, LogLevel, Pool, Reactor,
+    Admin, Audit, Host, Io, Limits, Listen, Log, LogFormat, LogLevel, Pool, Reactor, Token, TokenKind,
     files::Files,
-    reader::{At, Section, Value},
+    findings::Collector,
+    reader::{At, Section, Span, Value},
 };
 
 const KIB: u64 = 1 << 10;
@@ -16,6 +17,9 @@ const GIB: u64 = 1 << 30;
 const FRAME_OVERHEAD: u64 = KIB;
 /// A batch item's digest with its own reference.
 const BATCH_ITEM_MAX: u64 = 64 + 128 + 16;
+
+/// The label of tokens that benches make for themselves.
+const BENCH_LABEL: &str = "segl-bench";
 
 /// Tries after the first that the journal has room for.
 const RETRIES_MAX: u32 = segl_audit::ATTEMPTS_MAX as u32 - 1;
@@ -147,12 +151,35 @@ pub(super) fn pool(section: Section<'_>) -> Pool {
     pool
 }
 
-pub(super) fn audit(section: Section<'_>, files: &Files<'_>) -> Option<Audit> {
+/// The journal, and where the file says that nothing is recorded.
+pub(super) fn audit(section: Section<'_>, files: &Files<'_>) -> (Option<Audit>, Option<Span>) {
     let hint = "the journal's place: directory = \"/var/lib/segl/journal\"";
     let directory = section.required("directory", hint).and_then(|value| directory(value, files));
     let segment_size = section.size("segment_size", 64 * MIB, MIB..=GIB);
+    let unrecorded = section.value("unrecorded_for_benchmarks").filter(|value| value.flag() == Some(true));
+    let unrecorded = unrecorded.map(Value::span);
     section.finish();
-    Some(Audit { directory: directory?, segment_size })
+    let unrecorded_for_benchmarks = unrecorded.is_some();
+    (directory.map(|directory| Audit { directory, segment_size, unrecorded_for_benchmarks }), unrecorded)
+}
+
+/// Signing without a record is for benches: with keys in this process or on a token that was labelled for it, and for
+/// clients on this host. Any other token might hold a key that matters.
+pub(super) fn unrecorded(at: &Span, listen: &Listen, tokens: &[At<Token>], collector: &Collector) {
+    let made_for_it = |token: &Token| match &token.kind {
+        TokenKind::Embedded { .. } => true,
+        TokenKind::Pkcs11 { uri, .. } => uri.token.as_deref() == Some(BENCH_LABEL),
+    };
+    if let Some(token) = tokens.iter().find(|token| !made_for_it(&token.value)) {
+        let text = format!("`unrecorded_for_benchmarks` with the token {:?}: its keys might matter", token.value.name);
+        let hint = format!("take it out; a bench's own PKCS#11 token has the label {BENCH_LABEL:?}");
+        collector.error(at, text, hint);
+    }
+    if listen.addresses.is_empty() || listen.addresses.iter().any(|address| !address.ip().is_loopback()) {
+        let text = "`unrecorded_for_benchmarks` and clients from beyond this host";
+        collector.error(at, text, "take it out, or listen on 127.0.0.1 alone");
+    }
+    collector.warning(at, "NOTHING IS RECORDED of what is signed", "for a bench this is right, for nothing else");
 }
 
 pub(super) fn admin(section: Section<'_>, listen: &At<Listen>) -> Admin {

@@ -162,6 +162,9 @@ pub struct Audit {
     pub directory: PathBuf,
     /// Length of a segment file, in bytes
     pub segment_size: u64,
+    /// Whether intents and outcomes are thrown away: to measure what recording costs, on this host and with tokens made
+    /// for it
+    pub unrecorded_for_benchmarks: bool,
 }
 
 /// `[admin]`: metrics, health, readiness.

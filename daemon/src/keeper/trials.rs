@@ -360,7 +360,7 @@ impl Trials {
         completion: &Completion,
     ) -> Result<(), Doubt> {
         let token = &self.shared.token_names[usize::from(test.token)];
-        let settled = self.shared.desk.journal().wait(intent, RECORD_TIMEOUT);
+        let settled = self.shared.desk.wait_until_settled(intent, RECORD_TIMEOUT);
         let outcome = match &completion.result {
             Err(failure) => Err(doubt(failure)),
             Ok(_) if settled != Settled::Durable => Err(Doubt::Circumstances("its intent was not recorded".into())),

@@ -39,6 +39,9 @@ pub(crate) struct Assembly {
 /// Opens the journal and the tokens, starts the pool and the keeper, and gives the tokens a first chance.
 pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
     let journal = open_journal(config)?;
+    if config.audit.unrecorded_for_benchmarks {
+        tracing::warn!("NOTHING IS RECORDED of what is signed: `unrecorded_for_benchmarks` is set");
+    }
     let tokens = tokens::build(config)?;
     let mut registry = Registry::new();
     let snapshot = Snapshot { policy: Policy::new(config, &mut registry), tls: TlsSnapshot::new(&config.tls, None)? };
@@ -59,7 +62,8 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
     journal.subscribe(Box::new(move || rings.iter().for_each(|inbox| inbox.journal_moved())));
 
     let shared = Arc::new(Shared {
-        desk: Desk::new(pool, journal, &config.host.name, tokens.names()),
+        desk: Desk::new(pool, journal, &config.host.name, tokens.names())
+            .throwing_records_away(config.audit.unrecorded_for_benchmarks),
         keys,
         token_names: tokens.names(),
         wire_limits: WireLimits::from(&hello(config)),

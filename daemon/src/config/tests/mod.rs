@@ -3,6 +3,7 @@
 mod golden;
 mod rules;
 mod samples;
+mod unrecorded;
 mod versions;
 
 use std::{
