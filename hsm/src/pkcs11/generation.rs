@@ -4,12 +4,15 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
-use cryptoki::slot::{Limit, Slot, TokenInfo};
+use cryptoki::{
+    session::SessionState,
+    slot::{Limit, Slot, TokenInfo},
+};
 
 use super::{
     Uri, ckr,
@@ -30,8 +33,8 @@ pub(super) struct Generation {
     given_up: AtomicBool,
     /// C_Login was done, or found done, in this generation. Written by the one that holds the login's lock.
     logged_in: AtomicBool,
-    /// Replaced as a whole.
-    keys: Mutex<Arc<KeyTable>>,
+    /// None before the first look-up; replaced as a whole.
+    keys: Mutex<Option<Arc<KeyTable>>>,
     /// A session that does nothing: when a token's last session is closed the login ends, and with it every handle
     /// of a private object, so this one stays while the others come and go.
     anchor: Mutex<Option<OpenSession>>,
@@ -91,12 +94,13 @@ impl Generation {
         self.logged_in.store(true, Ordering::Release);
     }
 
-    pub(super) fn keys(&self) -> Arc<KeyTable> {
+    /// What was looked up; none if nothing was yet.
+    pub(super) fn keys(&self) -> Option<Arc<KeyTable>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set_keys(&self, table: KeyTable) {
-        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(table));
     }
 
     /// Opens a session. The module's `opening` is held, as for the next ones.
@@ -116,10 +120,18 @@ impl Generation {
     /// generation.
     pub(super) fn close_session(&self, module: &Module, session: OpenSession) -> Result<()> {
         let last = self.sessions.fetch_sub(1, Ordering::Relaxed) == 1;
-        if last && self.anchor.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        if last && self.anchor().is_none() {
             self.give_up();
         }
         module.close_session(session)
+    }
+
+    /// Whether the login that was done in it may still be there, asked of the anchor: nobody reminds the device of that,
+    /// and one that closes what stands idle has logged us out with it if no other session was open.
+    pub(super) fn has_lost_its_login(&self) -> bool {
+        let anchor = self.anchor();
+        let lost = |anchor: &OpenSession| !anchor.get_session_info().is_ok_and(|info| is_user(info.session_state()));
+        self.is_logged_in() && anchor.as_ref().is_some_and(lost)
     }
 
     /// Sessions that are open, the anchor not counted.
@@ -129,12 +141,21 @@ impl Generation {
 
     /// Closes the anchor. Before another generation's first session is opened, so that its number names nobody else.
     pub(super) fn end(&self, module: &Module) {
-        let anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let anchor = self.anchor().take();
         if let Some(anchor) = anchor {
             // It was given up because calls fail; nothing follows from this one.
             let _ = module.close_session(anchor);
         }
     }
+
+    fn anchor(&self) -> MutexGuard<'_, Option<OpenSession>> {
+        self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether somebody is logged in as the user, by what a session says.
+pub(super) fn is_user(state: SessionState) -> bool {
+    matches!(state, SessionState::RoUser | SessionState::RwUser)
 }
 
 impl Identity {

@@ -17,7 +17,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     num::NonZeroU32,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -43,7 +43,8 @@ const ROUNDS: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
 /// First line of the file.
 const HEAD: &str = "segl PIN guard 1";
 
-/// The file of one token.
+/// The file of one token. Where it can not be had now, for want of a file descriptor or of room on the disk, say, the
+/// PIN is not tried, and it is asked for again; what it says, or that it makes no sense, is for the operator.
 #[derive(Debug)]
 pub(super) struct PinGuard {
     directory: PathBuf,
@@ -73,16 +74,15 @@ impl PinGuard {
     /// The guard of the token that `identity` names (whatever tells it from every other, serial number included).
     /// The directory is made if it is missing; nobody else may write to it.
     pub(super) fn open(directory: &Path, identity: &str) -> Result<PinGuard> {
-        let refuse = |why: String| unavailable(directory, why);
         if let Err(error) = DirBuilder::new().mode(0o700).create(directory)
             && error.kind() != ErrorKind::AlreadyExists
         {
-            return Err(refuse(error.to_string()));
+            return Err(unavailable(directory, error));
         }
-        let meta = fs::metadata(directory).map_err(|error| refuse(error.to_string()))?;
+        let meta = fs::metadata(directory).map_err(|error| unavailable(directory, error))?;
         let euid = rustix::process::geteuid().as_raw();
         if !meta.is_dir() || meta.mode() & 0o022 != 0 || (meta.uid() != 0 && meta.uid() != euid) {
-            return Err(refuse("the state directory must be our own, and written to by nobody else".into()));
+            return Err(wrong(directory, "the state directory must be our own, and written to by nobody else"));
         }
         let hash = digest::digest(&digest::SHA256, identity.as_bytes());
         let name: String = hash.as_ref()[..12].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -121,7 +121,7 @@ impl PinGuard {
                 let detail = format!("{}: somebody else is logging in to it", self.token);
                 Err(Error::new(Kind::PinUnavailable, verdict, "PIN guard", detail))
             }
-            Err(error) => Err(unavailable(&path, error)),
+            Err(error) => Err(unavailable(&path, error.into())),
         }
     }
 
@@ -141,9 +141,12 @@ impl PinGuard {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unavailable(&self.file, error)),
         };
-        opened.take(1024).read_to_string(&mut text).map_err(|error| unavailable(&self.file, error))?;
-        // What can not be read may be a refusal: the PIN is not tried.
-        let record = Record::parse(&text).ok_or_else(|| unavailable(&self.file, "no record of ours"))?;
+        match opened.take(1024).read_to_string(&mut text) {
+            Err(error) if error.kind() != ErrorKind::InvalidData => return Err(unavailable(&self.file, error)),
+            _ => {}
+        }
+        // What makes no sense may be a refusal: the PIN is not tried.
+        let record = Record::parse(&text).ok_or_else(|| wrong(&self.file, "no record of ours"))?;
         Ok(Some(record))
     }
 
@@ -218,7 +221,14 @@ fn fingerprint(salt: &[u8; 16], pin: &[u8]) -> u16 {
     u16::from_be_bytes(bytes) & 0xfff
 }
 
-fn unavailable(path: &Path, why: impl std::fmt::Display) -> Error {
+/// It can not be had now.
+fn unavailable(path: &Path, error: io::Error) -> Error {
+    let verdict = Verdict { rung: Rung::Session, ..Kind::PinUnavailable.verdict() };
+    Error::new(Kind::PinUnavailable, verdict, "PIN guard", format!("{}: {error}", path.display()))
+}
+
+/// It is not as it must be.
+fn wrong(path: &Path, why: &str) -> Error {
     Error::of(Kind::PinUnavailable, "PIN guard", format!("{}: {why}", path.display()))
 }
 
@@ -281,7 +291,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let guard = guard(&directory);
         fs::remove_dir(&guard.directory).unwrap();
-        assert_eq!(guard.begin(b"1234").unwrap_err().kind(), Kind::PinUnavailable);
+        let error = guard.begin(b"1234").unwrap_err();
+        assert_eq!((error.kind(), error.verdict().rung), (Kind::PinUnavailable, Rung::Session), "{error}");
+        fs::create_dir(&guard.directory).unwrap();
+        guard.begin(b"1234").unwrap().passed().unwrap();
     }
 
     #[test]
@@ -292,7 +305,12 @@ mod tests {
         for bad in ["", "x", HEAD, &good[..good.len() / 2], &good.replace("refused", "fine"), &good.replace("07", "ø")]
         {
             fs::write(&guard.file, bad).unwrap();
-            assert_eq!(guard.begin(b"1234").unwrap_err().kind(), Kind::PinUnavailable, "{bad:?}");
+            let error = guard.begin(b"1234").unwrap_err();
+            assert_eq!(
+                (error.kind(), error.verdict().rung),
+                (Kind::PinUnavailable, Rung::Operator),
+                "{bad:?}: {error}"
+            );
         }
     }
 
@@ -309,7 +327,8 @@ mod tests {
     fn a_state_directory_others_may_write_to_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o770)).unwrap();
-        assert_eq!(PinGuard::open(directory.path(), "x").unwrap_err().kind(), Kind::PinUnavailable);
+        let error = PinGuard::open(directory.path(), "x").unwrap_err();
+        assert_eq!((error.kind(), error.verdict().rung), (Kind::PinUnavailable, Rung::Operator), "{error}");
     }
 
     #[test]

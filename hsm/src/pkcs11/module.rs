@@ -19,7 +19,7 @@ use cryptoki::{
 };
 use cryptoki_sys::{CK_SESSION_HANDLE, CKR_CRYPTOKI_NOT_INITIALIZED};
 
-use super::{ckr, fast::FastPath};
+use super::{ckr, fast::FastPath, generation::Generation};
 use crate::{Error, Fault, Kind, ModuleId, Result, Retry, Rung, Signed, Verdict};
 
 /// A PKCS#11 module, loaded.
@@ -34,12 +34,14 @@ pub struct Module {
     world: AtomicU64,
     opening: Turn,
     sessions: Mutex<Sessions>,
+    /// Sessions to be closed by whoever has the next turn
+    unclosed: Mutex<Vec<Closing>>,
 }
 
-/// How long an open waits for one that is under way. A C_OpenSession takes milliseconds; one that takes longer may
-/// never return, and then whoever stood behind it would be stuck as well. Shorter than the pool's patience with a
-/// call (`stuck_after`), which is a second at least.
-const OPENING_WAIT: Duration = Duration::from_millis(800);
+/// How long somebody waits for his turn. A C_OpenSession takes milliseconds, a C_Login not much longer; one that takes
+/// more may never return, and then whoever stood behind it would be stuck as well. Shorter than the pool's patience with
+/// a call (`stuck_after`), which is a second at least.
+pub(super) const TURN_WAIT: Duration = Duration::from_millis(800);
 
 /// What came of C_Initialize, which must not be called a second time once it has succeeded.
 #[derive(Debug)]
@@ -88,6 +90,13 @@ impl std::ops::Deref for OpenSession {
     }
 }
 
+/// A session that is to be closed, and the generation that counts it.
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) generation: Arc<Generation>,
+    pub(super) session: OpenSession,
+}
+
 /// Every module this process has loaded. C_Initialize is process-wide and cryptoki does not guard against a second
 /// one, so the modules stay here for good. The lock is not held through C_Initialize: a module that hangs there holds
 /// up its own tokens alone.
@@ -124,6 +133,7 @@ impl Module {
             world: AtomicU64::new(0),
             opening: Turn::default(),
             sessions: Mutex::default(),
+            unclosed: Mutex::default(),
         });
         loaded.insert(path, module.clone());
         Ok(module)
@@ -165,6 +175,7 @@ impl Module {
         let Some(_one) = self.opening.begin(Duration::ZERO) else {
             return Err(refuse("a session is being opened or closed"));
         };
+        self.close_unclosed();
         let mut initialised = self.initialised.lock().unwrap_or_else(PoisonError::into_inner);
         if let Initialised::InVain(error) = &*initialised {
             return Err(error.clone());
@@ -229,16 +240,37 @@ impl Module {
     /// # Errors
     /// When somebody else has been at it for too long: the module may be stuck in his call.
     pub(super) fn opening(&self) -> Result<TurnGuard<'_>> {
-        self.opening.begin(OPENING_WAIT).ok_or_else(|| {
+        let turn = self.opening.begin(TURN_WAIT).ok_or_else(|| {
             let verdict = Verdict { rung: Rung::Session, ..Kind::Overloaded.verdict() };
             let detail = format!("{}: another session is being opened or closed for too long", self.path.display());
             Error::new(Kind::Overloaded, verdict, "C_OpenSession", detail)
-        })
+        })?;
+        self.close_unclosed();
+        Ok(turn)
     }
 
-    /// The same for a close, which has to come in any case and waits.
-    pub(super) fn closing(&self) -> TurnGuard<'_> {
-        self.opening.await_turn()
+    /// Closes a session in its turn; when that does not come in time, whoever has the next one does it: no thread is
+    /// lost to another's call.
+    pub(super) fn close_in_turn(&self, closing: Closing) -> Result<()> {
+        let Some(_one) = self.opening.begin(TURN_WAIT) else {
+            self.unclosed().push(closing);
+            return Ok(());
+        };
+        self.close_unclosed();
+        closing.generation.close_session(self, closing.session)
+    }
+
+    /// Closes what others had to leave. The turn is the caller's.
+    fn close_unclosed(&self) {
+        let unclosed = std::mem::take(&mut *self.unclosed());
+        for Closing { generation, session } in unclosed {
+            // Whoever left it has no use for what comes of it.
+            let _ = generation.close_session(self, session);
+        }
+    }
+
+    fn unclosed(&self) -> MutexGuard<'_, Vec<Closing>> {
+        self.unclosed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn context(&self) -> &Pkcs11 {
@@ -284,7 +316,7 @@ const ALREADY_INITIALISED: &str = "CKR_CRYPTOKI_ALREADY_INITIALIZED";
 
 /// One at a time, with an end to the waiting.
 #[derive(Debug, Default)]
-struct Turn {
+pub(super) struct Turn {
     taken: Mutex<bool>,
     free: Condvar,
 }
@@ -294,7 +326,7 @@ struct Turn {
 pub(super) struct TurnGuard<'a>(&'a Turn);
 
 impl Turn {
-    fn begin(&self, wait: Duration) -> Option<TurnGuard<'_>> {
+    pub(super) fn begin(&self, wait: Duration) -> Option<TurnGuard<'_>> {
         let end = Instant::now() + wait;
         let mut taken = self.taken();
         while *taken {
@@ -303,15 +335,6 @@ impl Turn {
         }
         *taken = true;
         Some(TurnGuard(self))
-    }
-
-    fn await_turn(&self) -> TurnGuard<'_> {
-        let mut taken = self.taken();
-        while *taken {
-            taken = self.free.wait(taken).unwrap_or_else(PoisonError::into_inner);
-        }
-        *taken = true;
-        TurnGuard(self)
     }
 
     fn taken(&self) -> MutexGuard<'_, bool> {

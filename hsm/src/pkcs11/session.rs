@@ -2,12 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use cryptoki::{
-    error::Error as CryptokiError,
-    session::{SessionState, UserType},
-    slot::TokenInfo,
-    types::RawAuthPin,
-};
+use cryptoki::{error::Error as CryptokiError, session::UserType, slot::TokenInfo, types::RawAuthPin};
 use cryptoki_sys::{
     CK_RV, CKR_FUNCTION_NOT_SUPPORTED, CKR_RANDOM_NO_RNG, CKR_USER_ALREADY_LOGGED_IN, CKR_USER_PIN_NOT_INITIALIZED,
 };
@@ -15,11 +10,11 @@ use cryptoki_sys::{
 use super::{
     ckr,
     fast::Failure,
-    generation::{Generation, KeyTable},
+    generation::{Generation, KeyTable, is_user},
     keys::{self, FoundKey},
     mechanism::{self, Data},
     module::OpenSession,
-    token::{Shared, lock},
+    token::Shared,
 };
 use crate::{Algorithm, Error, Fault, Input, KeyId, KeyReport, Kind, Result, Retry, Rung, Session, Signature, Verdict};
 
@@ -39,9 +34,13 @@ impl Pkcs11Session {
         Pkcs11Session { shared, generation, session, keys: BTreeMap::new(), version: 0, worked: false }
     }
 
+    /// That the generation is over concerns all sessions, and whoever hears it first may not have heard why: the call
+    /// whose error ended it may be one that nobody waits for any more.
     fn check_alive(&self) -> Result<()> {
         if self.generation.is_given_up(&self.shared.module) {
-            return Err(Error::of(Kind::Session, "session", "its generation was given up: handles may be stale"));
+            let verdict = Verdict { rung: Rung::Token, ..Kind::Session.verdict() };
+            let detail = "its generation was given up: handles may be stale";
+            return Err(Error::new(Kind::Session, verdict, "session", detail));
         }
         Ok(())
     }
@@ -71,16 +70,19 @@ impl Pkcs11Session {
             self.copy_keys();
             self.version = version;
         }
-        self.keys.get(&id).ok_or_else(|| match self.generation.keys().get(&id) {
-            Some((_, Err(error))) => error.clone(),
-            _ => Error::of(Kind::KeyMissing, "key", "not looked up on this token"),
+        self.keys.get(&id).ok_or_else(|| {
+            let Some(table) = self.generation.keys() else { return not_logged_in() };
+            match table.get(&id) {
+                Some((_, Err(error))) => error.clone(),
+                _ => Error::of(Kind::KeyMissing, "key", "not looked up on this token"),
+            }
         })
     }
 
     fn copy_keys(&mut self) {
         let specs = self.shared.specs();
         let table = self.generation.keys();
-        let found = table.iter().filter_map(|(id, (locator, result))| {
+        let found = table.iter().flat_map(|table| table.iter()).filter_map(|(id, (locator, result))| {
             let current = specs.get(id) == Some(locator);
             result.as_ref().ok().filter(|_| current).map(|key| (*id, (locator.clone(), key.clone())))
         });
@@ -121,6 +123,7 @@ impl Pkcs11Session {
             return Err(Error::of(Kind::PinUnavailable, "login", "the token wants a PIN and none is configured"));
         }
         let guard = self.shared.guard(&self.generation)?;
+        self.shared.note_passed(&guard)?;
         let attempt = guard.begin(pin.as_ref().map_or(&[], |pin| pin.as_bytes()))?;
         let answer = match &pin {
             // Wiped when dropped, as `pin` is.
@@ -130,9 +133,9 @@ impl Pkcs11Session {
             None => self.session.login(UserType::User, None),
         };
         let error = match answer {
-            Ok(()) => return attempt.passed(),
+            Ok(()) => return Ok(self.shared.passed(attempt)),
             Err(CryptokiError::Pkcs11(rv, _)) if ckr::code_of(rv) == CKR_USER_ALREADY_LOGGED_IN => {
-                return attempt.passed();
+                return Ok(self.shared.passed(attempt));
             }
             Err(error) => error,
         };
@@ -164,7 +167,7 @@ impl Pkcs11Session {
     /// Looks up what this generation has not looked up yet, or did not find: it may have been put there since.
     fn look_up_keys(&mut self) -> Result<Vec<KeyReport>> {
         let mut specs: Vec<_> = self.shared.specs().into_iter().collect();
-        let known = self.generation.keys();
+        let known = self.generation.keys().unwrap_or_default();
         let mut table = KeyTable::new();
         // Those that have made a look-up fail come last, so that it shows whether it was them or the session.
         specs.sort_by_key(|(id, _)| self.shared.is_suspect(*id));
@@ -239,7 +242,7 @@ impl Pkcs11Session {
 impl Session for Pkcs11Session {
     fn login(&mut self) -> Result<Vec<KeyReport>> {
         let shared = self.shared.clone();
-        let _one = lock(&shared.login);
+        let _one = shared.logging_in()?;
         self.step(|session| {
             session.log_in()?;
             session.look_up_keys()
@@ -276,15 +279,18 @@ impl Session for Pkcs11Session {
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        self.shared.close_session(&self.generation, self.session)
+        let Pkcs11Session { shared, generation, session, .. } = *self;
+        shared.close_session(generation, session)
     }
 }
 
 /// What a token says that makes no random numbers.
 const NO_RANDOM: [CK_RV; 2] = [CKR_FUNCTION_NOT_SUPPORTED, CKR_RANDOM_NO_RNG];
 
-fn is_user(state: SessionState) -> bool {
-    matches!(state, SessionState::RoUser | SessionState::RwUser)
+/// The session is of a generation in which nobody has logged in: the one before ended, and whoever asks has not heard.
+fn not_logged_in() -> Error {
+    let verdict = Verdict { rung: Rung::Login, ..Kind::NotLoggedIn.verdict() };
+    Error::new(Kind::NotLoggedIn, verdict, "key", "nothing was looked up in this generation yet")
 }
 
 /// What was looked up under the login that is over is void.

@@ -5,16 +5,16 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use super::{
     Module, PinSource, Uri,
     generation::Generation,
-    guard::PinGuard,
+    guard::{Attempt, PinGuard},
     keys::{self, FoundKey},
-    module::OpenSession,
+    module::{Closing, OpenSession, TURN_WAIT, Turn, TurnGuard},
     session::Pkcs11Session,
 };
 use crate::{Error, Fault, KeyId, KeySpec, Kind, ModuleId, Result, Rung, Session, Token, Verdict};
@@ -46,8 +46,10 @@ pub(super) struct Shared {
     /// Goes up whenever a session's copy of the key handles may be out of date.
     version: AtomicU64,
     current: Mutex<Option<Arc<Generation>>>,
-    /// Held through a login and the look-up of keys after it.
-    pub(super) login: Mutex<()>,
+    /// Taken through a login and the look-up of keys after it.
+    login: Turn,
+    /// A login succeeded and its guard could not note that: it does before the next
+    passed: AtomicBool,
 }
 
 impl Pkcs11Token {
@@ -84,7 +86,8 @@ impl Pkcs11Token {
             void_sessions: AtomicU32::new(0),
             version: AtomicU64::new(1),
             current: Mutex::default(),
-            login: Mutex::default(),
+            login: Turn::default(),
+            passed: AtomicBool::new(false),
         };
         Ok(Pkcs11Token { shared: Arc::new(shared) })
     }
@@ -96,7 +99,9 @@ impl Pkcs11Token {
             let _one = self.shared.module.opening()?;
             self.shared.generation()?
         };
-        self.shared.guard(&generation)?.forget()
+        self.shared.guard(&generation)?.forget()?;
+        self.shared.passed.store(false, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -145,9 +150,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn close_session(&self, generation: &Generation, session: OpenSession) -> Result<()> {
-        let _one = self.module.closing();
-        generation.close_session(&self.module, session)
+    pub(super) fn close_session(&self, generation: Arc<Generation>, session: OpenSession) -> Result<()> {
+        self.module.close_in_turn(Closing { generation, session })
     }
 
     /// The current generation, or a new one where there is none or it was given up. The module's `opening` is held.
@@ -155,9 +159,11 @@ impl Shared {
         self.module.initialise()?;
         let old = lock(&self.current).clone();
         if let Some(old) = old {
-            if !old.is_given_up(&self.module) {
+            // With others open the login is theirs as well: if it is lost they will hear for themselves.
+            if !old.is_given_up(&self.module) && (old.sessions() > 0 || !old.has_lost_its_login()) {
                 return Ok(old);
             }
+            old.give_up();
             old.end(&self.module);
         }
         *lock(&self.current) = None;
@@ -195,6 +201,32 @@ impl Shared {
 
     pub(super) fn guard(&self, generation: &Generation) -> Result<PinGuard> {
         PinGuard::open(&self.state_directory, &generation.identity.to_string())
+    }
+
+    /// One logs in at a time.
+    ///
+    /// # Errors
+    /// When somebody else has been at it for too long: C_Login may never return.
+    pub(super) fn logging_in(&self) -> Result<TurnGuard<'_>> {
+        self.login.begin(TURN_WAIT).ok_or_else(|| {
+            let verdict = Verdict { rung: Rung::Session, ..Kind::Overloaded.verdict() };
+            let detail = format!("{}: another session is logging in for too long", self.name);
+            Error::new(Kind::Overloaded, verdict, "login", detail)
+        })
+    }
+
+    /// The token took the PIN. Where the guard can not note that, the login is none the worse for it.
+    pub(super) fn passed(&self, attempt: Attempt<'_>) {
+        self.passed.store(attempt.passed().is_err(), Ordering::Release);
+    }
+
+    /// Has the guard note what it could not, or else successes would be counted as tries of unknown end.
+    pub(super) fn note_passed(&self, guard: &PinGuard) -> Result<()> {
+        if self.passed.load(Ordering::Acquire) {
+            guard.forget()?;
+            self.passed.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     pub(super) fn specs(&self) -> BTreeMap<KeyId, Arc<str>> {

@@ -1,6 +1,6 @@
 //! The faulty token: the suite, and what a token of a failing module does.
 
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc, thread};
+use std::{cell::RefCell, collections::BTreeMap, fs, sync::Arc, sync::mpsc, thread, time::Duration};
 
 use segl_faulty_token::{
     Call, Command, Configuration, Does, Fault as Failure, FaultyHsm, KeyConfiguration, TokenConfiguration, When,
@@ -383,4 +383,148 @@ fn sessions_that_are_void_from_the_beginning_speak_against_the_token_until_one_w
         session = contract::session(&token);
     }
     session.close().unwrap();
+}
+
+#[test]
+fn a_session_of_a_new_generation_asks_for_a_login_and_one_of_the_generation_before_for_all_to_be_rebuilt() {
+    let hsm = Faulty::new();
+    let token = hsm.token();
+    let (mut one, mut other) = (contract::session(&token), contract::session(&token));
+    sign(&mut other, 1).unwrap();
+    hsm.fails(Call::Sign, DEVICE_ERROR);
+    assert_eq!(sign(&mut one, 1).unwrap_err().verdict().rung, Rung::Token);
+    hsm.is_well(Call::Sign);
+    // Whoever gave the first call up has not heard of it: the others say the same.
+    let error = sign(&mut other, 1).unwrap_err();
+    assert_eq!((error.kind(), error.verdict().rung), (Kind::Session, Rung::Token), "{error}");
+    assert_eq!((error.verdict().signed, error.verdict().retry), (Signed::No, Retry::Here));
+    assert_eq!(other.login().unwrap_err().verdict().rung, Rung::Token);
+    // And who opens one more without a login has no key there.
+    let mut new = token.open().unwrap();
+    let error = sign(&mut new, 1).unwrap_err();
+    assert_eq!((error.kind(), error.verdict().rung), (Kind::NotLoggedIn, Rung::Login), "{error}");
+    assert_eq!((error.verdict().signed, error.verdict().retry), (Signed::No, Retry::Here));
+    assert_eq!(new.presence(KeyId(1)).unwrap_err().verdict().rung, Rung::Login);
+    new.login().unwrap();
+    sign(&mut new, 1).unwrap();
+    // A key that was added since is missing, until the next look-up.
+    token.add_keys(&[spec(KeyId(2), "pkcs11:object=two")]);
+    assert_eq!(sign(&mut new, 2).unwrap_err().kind(), Kind::KeyMissing);
+    for session in [one, other, new] {
+        session.close().unwrap();
+    }
+}
+
+/// Longer than anything here takes, unless it waits for ever.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn an_open_that_hangs_holds_up_no_close_and_what_was_left_open_is_closed_by_the_next() {
+    let hsm = Faulty::new();
+    let token = hsm.token();
+    let ((tell, heard), (go, start)) = (mpsc::channel(), mpsc::channel::<()>());
+    thread::scope(|scope| {
+        let token = &token;
+        scope.spawn(move || {
+            let session = contract::session(token);
+            tell.send(()).unwrap();
+            start.recv().unwrap();
+            session.close().unwrap();
+            tell.send(()).unwrap();
+        });
+        heard.recv().unwrap();
+        hsm.does(Call::OpenSession, None, Does::Hang { for_ms: None });
+        scope.spawn(|| token.open().unwrap().close().unwrap());
+        hsm.hsm.wait_for("hanging", 1).unwrap();
+        go.send(()).unwrap();
+        let closed = heard.recv_timeout(PATIENCE);
+        hsm.is_well(Call::OpenSession);
+        hsm.hsm.command(&Command::Release).unwrap();
+        closed.expect("a close waits behind an open that hangs");
+    });
+    let sessions = || hsm.hsm.counts().unwrap().tokens["S1"].sessions;
+    assert_eq!(sessions(), 1, "the anchor");
+    // It is not counted as open any more either.
+    token.reinitialise().unwrap();
+    contract::session(&token).close().unwrap();
+    assert_eq!(sessions(), 1);
+}
+
+#[test]
+fn a_login_that_hangs_holds_up_no_other() {
+    let hsm = Faulty::new();
+    let token = hsm.token();
+    hsm.does(Call::Login, None, Does::Hang { for_ms: None });
+    let (told, heard) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| contract::session(&token).close().unwrap());
+        hsm.hsm.wait_for("hanging", 1).unwrap();
+        scope.spawn(|| {
+            let mut session = token.open().unwrap();
+            let error = session.login().unwrap_err();
+            session.close().unwrap();
+            told.send((error.kind(), error.verdict().rung)).unwrap();
+        });
+        let said = heard.recv_timeout(PATIENCE);
+        hsm.is_well(Call::Login);
+        hsm.hsm.command(&Command::Release).unwrap();
+        assert_eq!(said, Ok((Kind::Overloaded, Rung::Session)));
+    });
+    contract::session(&token).close().unwrap();
+}
+
+#[test]
+fn a_login_that_succeeded_is_one_although_the_guard_can_not_note_it_and_is_noted_before_the_next() {
+    let hsm = Faulty::new();
+    let token = hsm.token();
+    hsm.does(Call::Login, None, Does::Hang { for_ms: None });
+    let state = hsm.directory.path().join("state");
+    let mut mark = state.clone();
+    thread::scope(|scope| {
+        let login = scope.spawn(|| contract::session(&token).close().unwrap());
+        hsm.hsm.wait_for("hanging", 1).unwrap();
+        let files = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+        mark = files.into_iter().find(|path| path.extension().is_none()).unwrap();
+        // Nobody can remove the file now, not even root.
+        fs::rename(&mark, state.join("kept")).unwrap();
+        fs::create_dir(&mark).unwrap();
+        hsm.is_well(Call::Login);
+        hsm.hsm.command(&Command::Release).unwrap();
+        login.join().unwrap();
+    });
+    token.reinitialise().unwrap();
+    let mut session = token.open().unwrap();
+    for _ in 0..3 {
+        let error = session.login().unwrap_err();
+        assert_eq!((error.kind(), error.verdict().rung), (Kind::PinUnavailable, Rung::Session), "{error}");
+    }
+    assert_eq!(hsm.hsm.counts().unwrap().tokens["S1"].logins, 1, "the PIN is not tried when that can not be noted");
+    fs::remove_dir(&mark).unwrap();
+    fs::rename(state.join("kept"), &mark).unwrap();
+    // As often as one likes: what succeeded is not held against the PIN.
+    for _ in 0..3 {
+        session.login().unwrap();
+        session.close().unwrap();
+        token.reinitialise().unwrap();
+        session = token.open().unwrap();
+    }
+    session.close().unwrap();
+}
+
+#[test]
+fn an_anchor_that_the_device_has_closed_costs_no_login() {
+    let hsm = Faulty::new();
+    let token = hsm.token();
+    let mut session = contract::session(&token);
+    sign(&mut session, 1).unwrap();
+    session.close().unwrap();
+    // All that is idle is closed, once.
+    let idle = |limit_ms| hsm.hsm.command(&Command::IdleLimit { token: None, limit_ms }).unwrap();
+    idle(Some(0));
+    assert_eq!(hsm.hsm.counts().unwrap().tokens["S1"].sessions, 0);
+    idle(None);
+    let mut session = contract::session(&token);
+    sign(&mut session, 1).unwrap();
+    session.close().unwrap();
+    assert_eq!(hsm.hsm.counts().unwrap().tokens["S1"].sessions, 1, "a new anchor");
 }
