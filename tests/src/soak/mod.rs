@@ -80,8 +80,10 @@ pub fn run(
     let soak = Soak { ground: &ground, common: &common, operator: &operator, segld: &segld, seed };
     let played = soak.play(lasts, stop, &mut progress);
     progress("over; waiting until all is quiet");
-    soak.settle(&admin)?;
     let Played { accounts, chronicles, lasted, warm_kib, mut broken } = played;
+    if let Err(error) = soak.settle(&admin) {
+        broken.push(error.to_string());
+    }
 
     let mut service = segld.lock().unwrap_or_else(PoisonError::into_inner);
     let after = Footprint::of(&service)?;

@@ -74,7 +74,10 @@ pub(super) fn weather(
         chronicle.recoveries.entry(trouble.name()).or_default().push(recovery);
         if !recovered {
             let (name, seconds) = (TOKENS[token], RECOVERY_MAX.as_secs());
-            chronicle.broken.push(format!("token {name} does not sign {seconds} s after {trouble:?} was taken back"));
+            let state = state_of(token, admin)?;
+            chronicle
+                .broken
+                .push(format!("token {name} does not sign {seconds} s after {trouble:?} was taken back: {state}"));
             break;
         }
         health.recovers(token);
@@ -83,6 +86,15 @@ pub(super) fn weather(
         }
     }
     Ok(chronicle)
+}
+
+/// What segld says of it.
+fn state_of(token: usize, admin: &Http) -> Result<String> {
+    let readiness = admin.get("/readyz")?.text;
+    let metrics = admin.get("/metrics")?.text;
+    let label = format!("token=\"{}\"", TOKENS[token]);
+    let mine: Vec<_> = metrics.lines().filter(|line| line.contains(&label) && !line.ends_with(" 0")).collect();
+    Ok(format!("{readiness} {}", mine.join(", ")))
 }
 
 /// Whether the end came within that time.
