@@ -8,6 +8,8 @@
 //! (`interleavings`).
 
 mod crew;
+#[cfg(test)]
+mod interleavings;
 mod pool;
 mod seat;
 mod session;

@@ -158,10 +158,12 @@ impl Seat {
     /// may go.
     pub(super) fn resign(&self, tenure: u32) -> Option<Generation> {
         while self.tenure() != tenure {
-            let dismissed = &mut self.laid().dismissed;
-            if let Some(position) = dismissed.iter().position(|&(dismissed, _)| dismissed == tenure) {
-                return Some(dismissed.swap_remove(position).1);
+            let mut laid = self.laid();
+            if let Some(position) = laid.dismissed.iter().position(|&(dismissed, _)| dismissed == tenure) {
+                return Some(laid.dismissed.swap_remove(position).1);
             }
+            // Whoever dismisses needs it.
+            drop(laid);
             thread::park();
         }
         None

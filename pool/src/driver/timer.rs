@@ -22,6 +22,8 @@ pub(super) fn run(shared: &Shared) {
             drop(heart);
             shared.tell_overdue(now_ns.saturating_sub(OVERDUE_NS));
             heart = shared.lock();
+            // While it was not held, the pool may have been left: nobody wakes for that once more.
+            continue;
         }
         let due_ns = heart.core.next_timeout_ns().unwrap_or(u64::MAX);
         if due_ns <= now_ns {
