@@ -410,6 +410,7 @@ mod tests {
             session: u16::MAX,
             fate: Fate::Discarded,
             code: Some("c".repeat(NAME_MAX + 1).into()),
+            call: Some("c".repeat(NAME_MAX + 1).into()),
             token_us: u32::MAX,
         };
         vec![attempt; ATTEMPTS_MAX + 1].into()

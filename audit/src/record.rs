@@ -132,6 +132,9 @@ pub struct Attempt<'a> {
     pub fate: Fate,
     /// The error's exact name (`CKR_DEVICE_ERROR`), or why a signature was discarded; none for what was released
     pub code: Option<Cow<'a, str>>,
+    /// The call or step it failed in (`C_SignInit`); none for a signature, where the call was given up, and when it was
+    /// written before that was recorded
+    pub call: Option<Cow<'a, str>>,
     /// Time inside the token, in microseconds
     pub token_us: u32,
 }

@@ -194,13 +194,13 @@ pub fn to_json(entry: &Entry) -> Json {
     Json::Object(object)
 }
 
-/// `token/session:released:55us`, or `token/session:unknown:CKR_DEVICE_ERROR:900us`.
+/// `token/session:released:55us`, or `token/session:unknown:CKR_DEVICE_ERROR:C_Sign:900us`.
 impl fmt::Display for Attempt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |text: &str| if is_plain(text) { text.to_owned() } else { format!("{text:?}") };
         write!(f, "{}/{}:{}", name(&self.token), self.session, self.fate.name())?;
-        if let Some(code) = &self.code {
-            write!(f, ":{}", name(code))?;
+        for text in [&self.code, &self.call].into_iter().flatten() {
+            write!(f, ":{}", name(text))?;
         }
         write!(f, ":{}us", self.token_us)
     }
@@ -212,6 +212,7 @@ fn attempt_json(attempt: &Attempt<'_>) -> Json {
         "session": attempt.session,
         "fate": attempt.fate.name(),
         "code": attempt.code,
+        "call": attempt.call,
         "token_us": attempt.token_us,
     })
 }

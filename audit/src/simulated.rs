@@ -154,6 +154,7 @@ fn long_outcome(intent: u64) -> Record<'static> {
                 session: u16::MAX,
                 fate: crate::record::Fate::Unknown,
                 code: Some("c".repeat(300).into()),
+                call: Some("c".repeat(300).into()),
                 token_us: u32::MAX,
             };
             crate::record::ATTEMPTS_MAX

@@ -41,7 +41,7 @@ fn a_record_is_one_line_that_says_everything() {
         format!(
             "4 2026-11-21T20:10:45.123456789Z outcome intent=1 result=released signature_sha256={} token=site-a \
              queue_us=12 token_us=55 attempts=2 attempts_unknown=1 \
-             tries=[site-b/9:unknown:CKR_DEVICE_ERROR:40us site-a/3:released:55us]",
+             tries=[site-b/9:unknown:CKR_DEVICE_ERROR:C_Sign:40us site-a/3:released:55us]",
             "05".repeat(32)
         )
     );

@@ -13,6 +13,9 @@ pub struct Attempt {
     pub fate: Fate,
     /// The error's exact name ([`segl_hsm::Error::code`]), `stuck` where the call was given up; none for a signature
     pub code: Option<&'static str>,
+    /// The call or step it failed in ([`segl_hsm::Error::context`]); none for a signature, and where the call was given
+    /// up, of which nobody knows where it is
+    pub call: Option<&'static str>,
     /// Time inside the token; as far as it is known where the call was given up
     pub token_us: u32,
 }
@@ -74,7 +77,8 @@ impl Attempts {
 
     /// None yet.
     pub const NONE: Attempts = Attempts {
-        list: [Attempt { token: 0, session: 0, fate: Fate::Failed, code: None, token_us: 0 }; Attempts::MAX],
+        list: [Attempt { token: 0, session: 0, fate: Fate::Failed, code: None, call: None, token_us: 0 };
+            Attempts::MAX],
         len: 0,
     };
 

@@ -62,9 +62,10 @@ pub(crate) fn outcome(intent: u64) -> Record<'static> {
                 session: 9,
                 fate: Fate::Unknown,
                 code: Some("CKR_DEVICE_ERROR".into()),
+                call: Some("C_Sign".into()),
                 token_us: 40,
             },
-            Attempt { token: "site-a".into(), session: 3, fate: Fate::Released, code: None, token_us: 55 },
+            Attempt { token: "site-a".into(), session: 3, fate: Fate::Released, code: None, call: None, token_us: 55 },
         ]
         .into(),
         queue_us: 12,

@@ -290,8 +290,12 @@ impl<P: Clone> Core<P> {
             self.queues.refund(&self.jobs, slot, token);
         }
         let entry = &mut self.jobs[slot];
-        if let Some((fate, code)) = fate {
-            entry.attempts.push(Attempt { token, session: session.0, fate, code, token_us: as_us(token_ns) });
+        if let Some(fate) = fate {
+            let (code, call) = match &result {
+                CallResult::Failed(error) => (Some(error.code()), Some(error.context())),
+                _ => (None, None),
+            };
+            entry.attempts.push(Attempt { token, session: session.0, fate, code, call, token_us: as_us(token_ns) });
             entry.started_ns = started_ns;
             self.fleet.tokens[usize::from(token)].calls += 1;
         }
@@ -350,7 +354,7 @@ impl<P: Clone> Core<P> {
         let GivenUp { id, token, slot, since_ns, .. } = call;
         let entry = &mut self.jobs[slot];
         let token_us = as_us(now_ns.saturating_sub(since_ns));
-        let attempt = Attempt { token, session: id.0, fate: Fate::Unknown, code: Some("stuck"), token_us };
+        let attempt = Attempt { token, session: id.0, fate: Fate::Unknown, code: Some("stuck"), call: None, token_us };
         entry.attempts.push(attempt);
         entry.started_ns = since_ns;
         self.fleet.remember(call, entry.job.reference);
@@ -531,18 +535,15 @@ impl<P: Clone> Core<P> {
     }
 }
 
-/// What became of a call that entered the token, and the error's name; none if it did not.
-fn fate_of(result: &CallResult) -> Option<(Fate, Option<&'static str>)> {
+/// What became of a call that entered the token; none if it did not.
+fn fate_of(result: &CallResult) -> Option<Fate> {
     match result {
-        CallResult::Signed(_) => Some((Fate::Released, None)),
-        CallResult::Failed(error) => {
-            let fate = match error.verdict().signed {
-                Signed::Unknown => Fate::Unknown,
-                Signed::No if error.kind() == Kind::WrongSignature => Fate::Discarded(Discard::WrongSignature),
-                Signed::No => Fate::Failed,
-            };
-            Some((fate, Some(error.code())))
-        }
+        CallResult::Signed(_) => Some(Fate::Released),
+        CallResult::Failed(error) => Some(match error.verdict().signed {
+            Signed::Unknown => Fate::Unknown,
+            Signed::No if error.kind() == Kind::WrongSignature => Fate::Discarded(Discard::WrongSignature),
+            Signed::No => Fate::Failed,
+        }),
         CallResult::Expired | CallResult::Skipped => None,
     }
 }

@@ -272,7 +272,7 @@ fn every_attempt_is_listed_with_what_became_of_it() {
     scene.sign_all();
     let done = scene.done.pop().unwrap();
     let [first, second] = done.attempts[..] else { panic!("{:?}", done.attempts) };
-    assert_eq!((first.fate, first.code), (Fate::Unknown, Some("CKR_DEVICE_ERROR")));
-    assert_eq!(second, Attempt { fate: Fate::Released, code: None, token_us: 1000, ..second });
+    assert_eq!((first.fate, first.code, first.call), (Fate::Unknown, Some("CKR_DEVICE_ERROR"), Some("C_Sign")));
+    assert_eq!(second, Attempt { fate: Fate::Released, code: None, call: None, token_us: 1000, ..second });
     assert_eq!((done.token, done.token_us), (Some(second.token), second.token_us));
 }
