@@ -15,7 +15,7 @@ use std::{
 use metrics::counter;
 use segl_audit::{OutcomeResult, Record, Settled};
 use segl_hsm::{KeyReport, Rung, Signed, verify::verify};
-use segl_pool::{Completion, Failure, TokenSet};
+use segl_pool::{Completion, Failure, TokenSet, TokenState};
 
 use super::{Event, Keeper, WRONG_SIGNATURES};
 use crate::{
@@ -164,7 +164,12 @@ impl Trials {
                 self.try_token(token, to_test);
             }
             Event::Away(token) => {
-                self.trials.remove(&token);
+                // It may be back by now: what two of the pool's threads have to say comes in any order, and a trial
+                // that is forgotten on a probation leaves the token on it for good.
+                let tokens = self.shared.desk.pool_snapshot().tokens;
+                if tokens.get(usize::from(token)).is_none_or(|token| token.state != TokenState::Probation) {
+                    self.trials.remove(&token);
+                }
                 self.keeper.change(|seen| {
                     seen.away.insert(token);
                 });
@@ -178,7 +183,8 @@ impl Trials {
                     self.try_token(token, cards);
                 }
                 if let Some(trial) = self.trials.get_mut(&token) {
-                    trial.probation = Some(round);
+                    // An earlier one may be told of later.
+                    trial.probation = trial.probation.max(Some(round));
                 }
             }
             Event::Tested(completions) => completions.iter().for_each(|completion| self.tested(completion)),

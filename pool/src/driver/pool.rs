@@ -36,7 +36,8 @@ pub trait Observer: Send + Sync + 'static {
     /// A session was spoilt by an error and is being replaced.
     fn session_lost(&self, token: u16, error: &Error);
 
-    /// Everything else.
+    /// Everything else. Of what happens on several threads at once, a later alarm may come before an earlier one: a
+    /// token may have been back before it is heard to be away.
     fn alarm(&self, alarm: &Alarm);
 }
 
