@@ -305,7 +305,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{Purpose, SelfTest, Verify},
-        policy::Faces,
+        policy::{Faces, Term},
     };
 
     fn entry(id: u32, purpose: Purpose) -> Arc<KeyEntry> {
@@ -402,6 +402,22 @@ mod tests {
         pass(&book, 1, 0);
         assert!(book.reported(0, &[holds(1, b"one"), holds(2, b"one")]).is_empty());
         assert!(!is_usable(&book, 1) && !is_usable(&book, 2));
+    }
+
+    #[test]
+    fn two_versions_that_turn_out_to_be_one_public_key_are_not_used() {
+        let version = |id: u32| {
+            let label = format!("seal/{id}").into();
+            let term = Term { version: id.to_string().into(), from_unix_s: id.into(), until_unix_s: None };
+            let entry = Arc::into_inner(entry(id, Purpose::Digest)).unwrap();
+            Arc::new(KeyEntry { name: "seal".into(), label, term: Some(term), ..entry })
+        };
+        let book = book(&[version(1), version(2), version(3)]);
+        book.reported(0, &[holds(1, b"one"), holds(3, b"three")]);
+        pass(&book, 1, 0);
+        pass(&book, 3, 0);
+        book.reported(0, &[holds(1, b"one"), holds(2, b"one"), holds(3, b"three")]);
+        assert_eq!([1, 2, 3].map(|id| is_usable(&book, id)), [false, false, true]);
     }
 
     #[test]

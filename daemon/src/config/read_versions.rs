@@ -45,8 +45,8 @@ impl Version<'_> {
     }
 }
 
-/// The versions of a key, by the time from which they sign; a key without any is its own only one. None when what was
-/// read can not be used, which is reported then.
+/// The versions of a key, by the time from which they sign; a key without any is its own only one. What can not be used is
+/// reported and left out.
 pub(super) fn versions(section: &Section<'_>, of: &Of<'_>) -> Vec<At<KeyVersion>> {
     let sections = section.sections("version", "[[key.version]]");
     if sections.is_empty() {
@@ -132,12 +132,12 @@ fn judge_terms(versions: &[Version<'_>], of: &Of<'_>) {
     let now = of.files.now_unix_s();
     for version in versions {
         let Some(chain) = version.chain() else { continue };
-        let (from, file) = (version.from, version.from_unix_s);
-        if file > chain.not_after_unix_s() {
+        let (from, from_unix_s) = (version.from, version.from_unix_s);
+        if from_unix_s > chain.not_after_unix_s() {
             let end = instant_text(chain.not_after_unix_s());
             let text = format!("its certificate ends at {end}, before the version begins: it would never sign");
             from.error(text, "let it begin earlier, or give it its new certificate");
-        } else if file > now && file < chain.not_before_unix_s() {
+        } else if from_unix_s > now && from_unix_s < chain.not_before_unix_s() {
             let begin = instant_text(chain.not_before_unix_s());
             let text =
                 format!("its certificate begins at {begin}, after the version does: nothing would sign until then");

@@ -114,11 +114,6 @@ impl LogicalKey {
         self.versions.iter().rev().find(|version| version.phase(now_unix_s) == VersionPhase::Active)
     }
 
-    /// The version that speaks for the key: the active one, or while there is none the first to come.
-    pub fn spokesman(&self, now_unix_s: i64) -> &Arc<KeyEntry> {
-        self.active(now_unix_s).unwrap_or(self.first())
-    }
-
     fn first(&self) -> &Arc<KeyEntry> {
         self.versions.first().expect("a configured key has a version")
     }
