@@ -107,6 +107,12 @@ pub struct Rules {
     pub stuck_threads_max: u16,
     /// How often in a row a token is rebuilt or reached for in vain before its module is initialised anew
     pub module_after: u32,
+    /// Pause after a module was initialised anew, until that may be done again; doubles with each further time that
+    /// brought no token back. Far above `backoff_min_ns`: C_Finalize and C_Initialize make an HSM build up connections
+    /// and sessions anew, and what did not help a moment ago does not help now
+    pub module_backoff_min_ns: u64,
+    /// Longest such pause. A token that comes back by itself does not wait for it
+    pub module_backoff_max_ns: u64,
     /// When a token that has no session left to give is asked for more again
     pub session_count_retry_ns: u64,
     /// Seed of the jitter on pauses
@@ -130,6 +136,8 @@ impl Default for Rules {
             backoff_max_ns: 10_000_000_000,
             stuck_threads_max: 4,
             module_after: 3,
+            module_backoff_min_ns: 5_000_000_000,
+            module_backoff_max_ns: 60_000_000_000,
             session_count_retry_ns: 60_000_000_000,
             seed: 0x5e61,
         }
@@ -161,6 +169,7 @@ impl Rules {
                 u64::from(self.module_after),
                 "a module is not initialised anew before anything has failed",
             ),
+            ("module_backoff_min", self.module_backoff_min_ns, "an HSM that is away would be kept from coming back"),
             ("session_count_retry", self.session_count_retry_ns, "a full token would be asked without a pause"),
         ];
         if let Some((name, _, reason)) = positive.iter().find(|(_, value, _)| *value == 0) {
@@ -176,6 +185,8 @@ impl Rules {
             "retry_budget_percent must not be above 100: retries would be the greater part of the load"
         } else if self.backoff_max_ns < self.backoff_min_ns {
             "backoff_max must not be below backoff_min"
+        } else if self.module_backoff_max_ns < self.module_backoff_min_ns {
+            "module_backoff_max must not be below module_backoff_min"
         } else {
             return Ok(());
         };
@@ -191,7 +202,7 @@ mod tests {
     fn the_defaults_are_rules_a_pool_can_go_by_and_what_can_not_be_is_refused_in_a_sentence() {
         Rules::default().check().unwrap();
         type Spoil = fn(&mut Rules);
-        let refused: [(&str, Spoil); 16] = [
+        let refused: [(&str, Spoil); 18] = [
             ("batch_max", |rules| rules.batch_max = 0),
             ("batch_time", |rules| rules.batch_time_ns = 0),
             ("logins", |rules| rules.queue_depth_max[0] = 0),
@@ -200,6 +211,8 @@ mod tests {
             ("tenant_depth_max", |rules| rules.tenant_depth_max = 0),
             ("service_guess", |rules| rules.service_guess_ns = 0),
             ("backoff_min", |rules| rules.backoff_min_ns = 0),
+            ("module_backoff_min", |rules| rules.module_backoff_min_ns = 0),
+            ("below module_backoff_min", |rules| rules.module_backoff_max_ns = 1),
             ("session_count_retry", |rules| rules.session_count_retry_ns = 0),
             ("logins would starve", |rules| rules.signature_one_in = 1),
             ("logins would starve", |rules| rules.bulk_one_in = 1),

@@ -50,6 +50,7 @@ pub(super) struct Fleet {
     batch_max: usize,
     dice: Dice,
     backoff_ns: Range<u64>,
+    module_backoff_ns: Range<u64>,
     session_count_retry_ns: u64,
 }
 
@@ -68,6 +69,7 @@ impl Fleet {
             batch_max: usize::from(rules.batch_max),
             dice: Dice::new(rules.seed),
             backoff_ns: rules.backoff_min_ns..rules.backoff_max_ns,
+            module_backoff_ns: rules.module_backoff_min_ns..rules.module_backoff_max_ns,
             session_count_retry_ns: rules.session_count_retry_ns,
         };
         for (index, spec) in tokens.iter().enumerate() {

@@ -420,6 +420,8 @@ fn rules(draw: &mut Draw, seed: u64, mood: Mood) -> Rules {
         session_count_retry_ns: draw.between(1, 3) * SECOND,
         stuck_threads_max: draw.between(0, 4) as u16,
         module_after: draw.between(1, 4) as u32,
+        module_backoff_min_ns: 4 * backoff_min_ns,
+        module_backoff_max_ns: 64 * backoff_min_ns,
         seed,
         ..Rules::default()
     }

@@ -153,7 +153,6 @@ impl World {
         self.tell((0..self.tokens.len() as u16).map(|token| Event::Join { token }).collect());
         self.play_until(self.script.calm_ns);
         self.calm_down();
-        self.ask_each_token();
         self.play_until(self.now_ns + self.healing_ns());
         self.check_healed();
         self.serve_at_last();
@@ -443,7 +442,10 @@ impl World {
         let rules = &self.script.rules;
         let stuck_ns = self.script.tokens.iter().map(|token| token.stuck_after_ns).max().unwrap_or_default();
         let failures = u64::from(rules.module_after) + 4;
-        failures * rules.backoff_max_ns + 8 * stuck_ns + 2 * rules.session_count_retry_ns + 15 * SECOND
+        failures * (rules.backoff_max_ns + rules.module_backoff_max_ns)
+            + 8 * stuck_ns
+            + 2 * rules.session_count_retry_ns
+            + 15 * SECOND
     }
 
     /// Tokens that nothing stands in the way of: no thread is inside their module for ever.
@@ -489,13 +491,6 @@ impl World {
         let unfinished = self.watch.unfinished();
         if !self.broken() && !unfinished.is_empty() {
             self.watch.fail(promise::SERVED, format!("jobs {unfinished:?} are not answered"));
-        }
-    }
-
-    /// What is wrong with a token that nobody uses is known to nobody.
-    fn ask_each_token(&mut self) {
-        for token in self.servable().iter() {
-            self.submit(&Burst::at_last(0, Class::Login, PROBE_ROUTES + u32::from(token)));
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! A token climbs it after it was rebuilt, or reached for in vain, several times in a row. Its module is initialised
 //! anew only where that hurts nobody: no other token of it signs, all its sessions are closed, and no call is stuck
-//! inside it. Until all are closed none is opened.
+//! inside it. Until all are closed none is opened. A token that only seems to sign, since nobody has used it for long, is
+//! asked. Afterwards slots, sessions and handles are others than before, for all of its tokens: each of them logs in,
+//! looks its keys up and is on probation, also one that was not away.
 
 use segl_hsm::{Error, ModuleId, Rung};
 
@@ -64,7 +66,17 @@ impl Fleet {
         if count < self.module_after || module.phase != Phase::Calm || module.retry_ns > now_ns {
             return;
         }
-        if module.tokens.iter().any(|other| other != index && self.is_healthy(other)) {
+        let healthy: TokenSet =
+            module.tokens.iter().filter(|&other| other != index && self.is_healthy(other)).collect();
+        if !healthy.is_empty() {
+            // Whoever is in a call will hear how the module is; the others are asked, and count as what they are by the
+            // next time that this one fails.
+            for other in healthy.iter() {
+                let token = &self.tokens[usize::from(other)];
+                if token.open() == token.count(State::Idle) {
+                    self.remind(now_ns, other, 0, out);
+                }
+            }
             return;
         }
         if self.is_somebody_stuck_in(place) {
@@ -99,6 +111,9 @@ impl Fleet {
         // Who asked for it may have been taken out meanwhile, and all the others too.
         let Some(token) = tokens.iter().find(with_places) else { return self.reopen(now_ns, place, out) };
         self.modules[place].phase = Phase::Running;
+        for token in tokens.iter() {
+            self.tokens[usize::from(token)].vouched = false;
+        }
         let session = SessionId(self.tokens[usize::from(token)].sessions.start);
         let generation = self.begin_generation(now_ns, session, State::Reinitialising);
         out.push(Action::Reinitialise { module: self.modules[place].id, session, generation });
@@ -123,9 +138,12 @@ impl Fleet {
         let place = self.token_of(id).module;
         let module = &mut self.modules[place];
         module.tries += 1;
-        let pause_ns = self.dice.pause_ns(module.tries, self.backoff_ns.start, self.backoff_ns.end);
+        let pause_ns = self.dice.pause_ns(module.tries, self.module_backoff_ns.start, self.module_backoff_ns.end);
         module.retry_ns = now_ns.saturating_add(pause_ns);
-        let (id, retry_ns) = (module.id, module.retry_ns);
+        let id = module.id;
+        // Its tokens are not held back for so long: one may be back without that.
+        let knock_ns = self.dice.pause_ns(module.tries, self.backoff_ns.start, self.backoff_ns.end);
+        let retry_ns = now_ns.saturating_add(knock_ns);
         for token in module.tokens.iter() {
             let token = &mut self.tokens[usize::from(token)];
             if result.is_ok() {

@@ -116,14 +116,19 @@ impl Fleet {
     /// Reminds the token of sessions that have long been idle; of half of them at once, so that the others serve.
     fn keep_alive<P>(&mut self, now_ns: u64, index: u16, out: &mut Vec<Action<P>>) {
         let token = &self.tokens[usize::from(index)];
-        if token.keep_alive_ns == u64::MAX || !token.signs() || token.count(State::KeepingAlive) > 0 {
-            return;
+        if token.keep_alive_ns < u64::MAX && token.signs() && token.count(State::KeepingAlive) == 0 {
+            self.remind(now_ns, index, token.keep_alive_ns, out);
         }
+    }
+
+    /// The same of those that have been idle for so long.
+    pub(super) fn remind<P>(&mut self, now_ns: u64, index: u16, idle_ns: u64, out: &mut Vec<Action<P>>) {
+        let token = &self.tokens[usize::from(index)];
         for _ in 0..token.idle.len().div_ceil(2) {
             let token = &mut self.tokens[usize::from(index)];
             // The first has been idle longest.
             let id = token.idle[0];
-            let stale_ns = self.sessions[usize::from(id.0)].since_ns.saturating_add(token.keep_alive_ns);
+            let stale_ns = self.sessions[usize::from(id.0)].since_ns.saturating_add(idle_ns);
             if stale_ns > now_ns {
                 return;
             }

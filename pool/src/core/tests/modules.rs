@@ -19,10 +19,13 @@ fn scene(modules: &[u32]) -> Scene {
     Scene::of(rules, modules.iter().map(token).collect())
 }
 
-/// The token fails to open as often as it is asked, until it is asked no more or the module is.
+/// The token fails to open as often as it is asked, until it is asked no more or the module is; others are well.
 fn fail_opens(scene: &mut Scene, most: u32) -> u32 {
     let mut failed = 0;
     while failed < most && scene.reinitialises.is_empty() {
+        while let Some((session, generation)) = scene.reminders.pop_front() {
+            scene.step(Event::KeptAlive { session, generation, result: Ok(()) });
+        }
         while scene.opens.is_empty() && scene.reinitialises.is_empty() {
             scene.await_timer();
         }
@@ -51,19 +54,23 @@ fn a_token_that_stays_out_of_reach_gets_its_module_begun_anew_and_comes_back() {
 }
 
 #[test]
-fn a_module_that_does_not_help_is_begun_anew_at_growing_intervals() {
+fn a_module_whose_beginning_anew_does_not_help_is_left_alone_for_growing_intervals_while_its_token_is_tried() {
     let mut scene = scene(&[7]);
     scene.step(Event::Join { token: 0 });
     let mut pauses = Vec::new();
     for _ in 0..8 {
         let before_ns = scene.now_ns;
-        fail_opens(&mut scene, u32::MAX);
+        let tried = fail_opens(&mut scene, u32::MAX);
         pauses.push(scene.now_ns - before_ns);
+        assert!(tried >= 3, "a token that is back does not wait for its module: {tried}");
         let (module, session, generation) = scene.reinitialises.pop_front().unwrap();
-        scene.step(Event::Reinitialised { module, session, generation, result: Err(absent()) });
-        assert!(matches!(scene.alarms.last(), Some(Alarm::ReinitialiseFailed { .. })));
+        let result = if pauses.len() % 2 == 0 { Ok(()) } else { Err(absent()) };
+        scene.step(Event::Reinitialised { module, session, generation, result });
     }
-    assert!(pauses[7] > pauses[1] && pauses[7] <= 30 * SECOND, "{pauses:?}");
+    assert!(pauses[0] < SECOND, "at once the first time: {pauses:?}");
+    assert!(pauses[1..].iter().all(|&pause_ns| pause_ns >= 5 * SECOND / 2), "{pauses:?}");
+    assert!(pauses[7] >= 30 * SECOND && pauses[7] <= 80 * SECOND, "{pauses:?}");
+    assert!(matches!(scene.alarms.last(), Some(Alarm::ModuleReinitialised { .. })));
 }
 
 #[test]
@@ -74,6 +81,7 @@ fn no_module_is_begun_anew_while_another_token_of_it_signs() {
     scene.step(Event::Join { token: 0 });
     assert_eq!(fail_opens(&mut scene, 12), 12);
     assert!(scene.reinitialises.is_empty());
+    scene.answer_all_well();
     scene.submit([Job { deadline_ns: u64::MAX, ..job(1) }]);
     scene.sign_all();
     assert_eq!(scene.take_done(), [(1, Ok(()))]);
@@ -164,4 +172,75 @@ fn a_module_that_hangs_when_it_is_begun_anew_is_left_alone_until_it_returns() {
     scene.step(Event::Gone { session, generation });
     scene.answer_all_well();
     assert_eq!(scene.core.snapshot().tokens[0].state, TokenState::Ready);
+}
+
+/// Token 0 fails as often as makes it climb, with its opens answered at once.
+fn climb(scene: &mut Scene) {
+    for _ in 0..3 {
+        while !scene.opens.iter().any(|(session, _)| session.0 == 0) {
+            scene.await_timer();
+        }
+        let (session, generation) =
+            scene.opens.remove(scene.opens.iter().position(|open| open.0.0 == 0).unwrap()).unwrap();
+        scene.step(Event::Opened { session, generation, result: Err(absent()) });
+    }
+}
+
+#[test]
+fn a_token_that_nobody_uses_is_asked_before_it_forbids_that_its_module_is_begun_anew() {
+    let mut scene = scene(&[7, 7]);
+    scene.step(Event::Join { token: 1 });
+    scene.answer_all_well();
+    scene.step(Event::Join { token: 0 });
+    climb(&mut scene);
+    let (session, generation) = scene.reminders.pop_front().expect("it is asked");
+    assert_eq!((session.0, scene.reinitialises.len()), (1, 0));
+    // It is well, and asked again when the other fails again.
+    scene.step(Event::KeptAlive { session, generation, result: Ok(()) });
+    fail_opens(&mut scene, 1);
+    let (session, generation) = scene.reminders.pop_front().expect("it is asked again");
+    // Nobody has used it, and so nobody has noticed.
+    scene.step(Event::KeptAlive { session, generation, result: Err(absent()) });
+    scene.answer_closes();
+    fail_opens(&mut scene, 9);
+    assert_eq!(scene.reinitialises.len(), 1);
+}
+
+#[test]
+fn a_token_in_a_call_is_not_asked_since_it_will_speak_for_itself() {
+    let mut scene = scene(&[7, 7]);
+    scene.step(Event::Join { token: 1 });
+    scene.answer_all_well();
+    scene.submit([Job { deadline_ns: u64::MAX, ..job(1) }]);
+    scene.step(Event::Join { token: 0 });
+    climb(&mut scene);
+    assert!(scene.reminders.is_empty() && scene.reinitialises.is_empty());
+}
+
+#[test]
+fn each_token_of_a_module_that_was_begun_anew_is_on_probation_also_one_that_was_not_away() {
+    let mut scene = scene(&[7, 7]);
+    scene.step(Event::Join { token: 1 });
+    scene.answer_all_well();
+    // It has lost its only session, which is being opened again: it is not away, and it does not sign.
+    scene.submit([job(1)]);
+    scene.fail_batch(Error::of(Kind::Session, "C_Sign", "the session is gone"));
+    scene.answer_closes();
+    let other = scene.opens.pop_front().unwrap();
+    scene.step(Event::Join { token: 0 });
+    climb(&mut scene);
+    scene.step(Event::Opened { session: other.0, generation: other.1, result: Ok(()) });
+    scene.answer_closes();
+    let (module, session, generation) = scene.reinitialises.pop_front().unwrap();
+    assert!(!scene.alarms.iter().any(|alarm| matches!(alarm, Alarm::TokenAway { token: 1, .. })));
+    scene.step(Event::Reinitialised { module, session, generation, result: Ok(()) });
+    while scene.probations.len() < 2 {
+        if let Some((session, generation)) = scene.opens.pop_front() {
+            scene.step(Event::Opened { session, generation, result: Ok(()) });
+        }
+        let (session, generation) = scene.logins.pop_front().expect("its keys have other handles now");
+        scene.step(Event::LoggedIn { session, generation, result: Ok(()) });
+    }
+    let states: Vec<_> = scene.core.snapshot().tokens.iter().map(|token| token.state).collect();
+    assert_eq!(states, [TokenState::Probation; 2]);
 }
