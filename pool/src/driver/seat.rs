@@ -107,12 +107,14 @@ impl Seat {
         self.tenure.load(Ordering::Acquire)
     }
 
-    /// The calling thread takes its seat, if it is still its own.
-    pub(super) fn sit(&self, tenure: u32) {
+    /// The calling thread takes its seat; false if it was given up before: it was told of as one that never was.
+    pub(super) fn sit(&self, tenure: u32) -> bool {
         let mut laid = self.laid();
-        if self.tenure() == tenure {
+        let own = self.tenure() == tenure;
+        if own {
             laid.thread = Some(thread::current());
         }
+        own
     }
 
     /// What is laid, to add to it and then to [`Seat::hand_over`].

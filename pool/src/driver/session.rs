@@ -18,7 +18,9 @@ pub(super) fn run(shared: &Shared, id: SessionId, tenure: u32) {
     let (token_index, setup) = shared.crew.token(id);
     let (token, spin_ns, tell_ns) = (&setup.token, shared.crew.spin_ns, shared.crew.tell_ns);
     let seat = &shared.seats[usize::from(id.0)];
-    seat.sit(tenure);
+    if !seat.sit(tenure) {
+        return;
+    }
     let mut held: Option<Box<dyn Session>> = None;
     let mut signature = Signature::new();
     let mut answers = Vec::new();

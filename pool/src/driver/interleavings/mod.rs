@@ -126,6 +126,25 @@ fn a_thread_that_comes_back_while_it_is_replaced_is_heard_once_and_closes_what_i
 }
 
 #[test]
+fn a_thread_that_is_given_up_at_any_moment_leaves_nothing_behind_that_is_lost_or_made_twice() {
+    explore(|| {
+        let stage = Stage::new(1, 0, Duration::from_secs(1));
+        stage.spawn(|pool, book| {
+            while !book.ask(|seen| seen.over || seen.done.len() == 2) {
+                pass(pool, Duration::from_millis(600));
+                thread::yield_now();
+            }
+        });
+        let job = |tag| Job { repeatable: true, ..Stage::job(QUICK, tag) };
+        stage.pool.submit(&mut vec![job(0)]);
+        stage.pool.submit(&mut vec![job(1)]);
+        stage.book.wait(|seen| seen.done.len() == 2);
+        stage.stop(LONG);
+        stage.check_answers(2);
+    });
+}
+
+#[test]
 fn a_stop_ends_by_itself_whoever_submits_and_cancels_meanwhile() {
     explore(|| {
         let stage = Stage::new(2, 0, LONG);
