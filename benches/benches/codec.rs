@@ -37,7 +37,8 @@ fn codec(criterion: &mut Criterion) {
             Sign::decode(body, &LIMITS).map(|sign| sign.key.len() + header.id as usize)
         });
     });
-    let answer = Signed { signature: vec![9; 71].into(), timings: Some(Timings { queue_us: 40, token_us: 900 }), version: None };
+    let answer =
+        Signed { signature: vec![9; 71].into(), timings: Some(Timings { queue_us: 40, token_us: 900 }), version: None };
     group.bench_function("encode Signed", |bencher| {
         let mut out = Vec::with_capacity(1024);
         bencher.iter(|| {

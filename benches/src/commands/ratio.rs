@@ -17,7 +17,7 @@ use crate::{
     load::{Engine, Length, Observations, Pace, Schedule, Verification, Verified},
     report::{self, Chart, Report, Series, Table},
     statistics::{Estimate, Side, median, turn},
-    token::{Token, TokenArguments},
+    token::{Token, TokenArguments, TokenKind},
     wakeup,
     worker::{Road, Worker},
 };
@@ -96,6 +96,7 @@ struct Sums {
     segld_rates: Vec<f64>,
     ceiling_cpu_ns: u64,
     ceiling_signatures: u64,
+    ceiling_time: Duration,
     used: Used,
     seen: Observations,
 }
@@ -129,6 +130,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
                 sums.ceiling_rates.push(made.rate);
                 sums.ceiling_cpu_ns += made.cpu_ns;
                 sums.ceiling_signatures += made.signatures;
+                sums.ceiling_time += slice;
             }
             Side::B => {
                 let seen = through_segld(&mut engine, &segld, arguments, slice, &mut sums.used)?;
@@ -162,6 +164,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Verified::look_at(arguments.verify, work, spkis, &sums.seen.samples, sums.seen.signatures)?
         }
     };
+    let worker_threads = worker.threads;
     drop((engine, worker));
     segld.stop()?;
 
@@ -174,6 +177,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         ratio,
         &verified,
         &calibration,
+        worker_threads,
         wakeup,
         &place,
         &programs,
@@ -234,6 +238,7 @@ fn describe(
     ratio: Estimate,
     verified: &Verified,
     calibration: &[(usize, f64)],
+    worker_threads: usize,
     wakeup: wakeup::Wakeup,
     place: &Workplace,
     programs: &Programs,
@@ -264,6 +269,18 @@ fn describe(
     }
     if let Some(cpu_ratio) = cpu_ratio {
         table.row(&["CPU ratio", &format!("{cpu_ratio:.3}")]);
+    }
+    let cpus = |ns: u64, time: Duration| ns as f64 / time.as_nanos().max(1) as f64;
+    let ceiling_cpus = cpus(sums.ceiling_cpu_ns, sums.ceiling_time);
+    let segld_cpus = cpus(sums.used.segld_ns + sums.used.load_ns, sums.seen.window);
+    let cores = crate::token::cores();
+    table.row(&["CPUs in use", &format!("ceiling {ceiling_cpus:.2}, segld and load {segld_cpus:.2}, of {cores}")]);
+    // A bare loop that burns CPU takes all there is: what it does not get, somebody else has.
+    let threads_burn = worker_threads.min(cores) as f64;
+    if !token.kind.pretends() && token.kind != TokenKind::Pkcs11 && ceiling_cpus < 0.9 * threads_burn {
+        report.note(&format!(
+            "OTHERS USE THIS MACHINE: the ceiling had {ceiling_cpus:.2} of {threads_burn:.0} CPUs; only the CPU ratio means much"
+        ));
     }
     table.row(&["CPU of the ceiling", &format!("{ceiling_us:.2} us a signature")]);
     table.row(&["CPU of segld", &format!("{segld_us:.2} us a signature")]);
@@ -310,6 +327,7 @@ fn describe(
         "ceiling_per_s": ceiling, "ceiling_by_threads": calibration, "through_segld_per_s": through,
         "ratio": arguments.rate.is_none().then_some(ratio), "pairs": ratios, "cpu_ratio": cpu_ratio,
         "cpu_us": { "ceiling": ceiling_us, "segld": segld_us, "load": load_us, "segld_by_thread": by_thread },
+        "cpus": { "ceiling": ceiling_cpus, "segld_and_load": segld_cpus, "of": cores },
         "latency": sums.seen.total.summary(), "added": sums.seen.added.summary(),
         "queue": sums.seen.queue.summary(), "in_token": sums.seen.token.summary(),
         "late_load": sums.seen.late.summary(), "wakeup": wakeup, "verified": verified, "errors": sums.seen.errors,

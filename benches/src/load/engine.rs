@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use segl_tests::Result;
 use segl_wire::{Kind, Message, Signed, SignedAssertion, SignedBatch, SignedJws};
 
@@ -230,6 +230,14 @@ impl Engine {
             let wait = Timespec::try_from(Duration::from_nanos(wake_ns.saturating_sub(self.now_ns())))
                 .expect("a tenth of a second fits");
             events.clear();
+            // epoll_pwait counts in milliseconds; who sends by the clock needs ppoll's nanoseconds.
+            let wait = match &open {
+                None => wait,
+                Some(_) => match poll(&mut [PollFd::new(&self.poll, PollFlags::IN)], Some(&wait)) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => Timespec::default(),
+                    Err(error) => return Err(error.into()),
+                },
+            };
             match epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut events), Some(&wait)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

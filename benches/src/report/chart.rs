@@ -137,7 +137,7 @@ impl Chart {
             .configure_mesh()
             .x_desc(&self.x)
             .y_desc(&self.y)
-            .x_labels(if self.nines { 5 } else { 10 })
+            .x_labels(10)
             .y_labels(8)
             .x_label_formatter(&|x| if self.nines { nines(*x) } else { short(*x) })
             .y_label_formatter(&|y| short(*y))
@@ -181,8 +181,11 @@ fn percentiles(latencies: &Latencies) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// 0 is the fastest, 1 is 90%, 2 is 99%.
+/// 0 is the fastest, 1 is 90%, 2 is 99%; nothing between them.
 fn nines(nines: f64) -> String {
+    if (nines - nines.round()).abs() > 0.01 {
+        return String::new();
+    }
     let percentile = 100.0 * (1.0 - 10f64.powf(-nines));
     let digits = (nines - 2.0).ceil().max(0.0) as usize;
     format!("{percentile:.digits$}%")
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn axes_speak_as_people_do() {
-        assert_eq!([nines(0.0), nines(1.0), nines(2.0), nines(3.0)], ["0%", "90%", "99%", "99.9%"]);
+        assert_eq!([nines(0.0), nines(1.0), nines(1.5), nines(3.0)], ["0%", "90%", "", "99.9%"]);
         assert_eq!([short(0.0), short(950.0), short(12_500.0), short(2e6)], ["0", "950", "12.5k", "2M"]);
     }
 }
