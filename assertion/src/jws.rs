@@ -68,10 +68,11 @@ pub fn prepare(
     let mut violations = Violations::default();
     header::check(&parameters, algorithm, key, policy, &mut violations);
     claims::check(&claims, policy, capacity, now_unix_s, &mut violations);
-    if let Some(kind) = parameters.get("typ").and_then(json::Json::text)
-        && sd_jwt::is_type(kind)
-    {
+    let selective = parameters.get("typ").and_then(json::Json::text).is_some_and(sd_jwt::is_type);
+    if selective && policy.selective && !policy.needs_the_whole_payload() {
         sd_jwt::check(&claims, &mut violations);
+    } else {
+        sd_jwt::check_none(&claims, &mut violations);
     }
     let violations = violations.into_vec();
     if !violations.is_empty() {

@@ -37,10 +37,16 @@ pub(crate) struct Violations {
 }
 
 impl Violations {
-    pub(crate) fn add(&mut self, rule: &'static str, place: impl Into<String>, text: impl Into<String>) {
+    /// Adds one. A place costs a walk through the document, so it is asked for only while there is room.
+    pub(crate) fn add<P: Into<String>>(
+        &mut self,
+        rule: &'static str,
+        place: impl FnOnce() -> P,
+        text: impl Into<String>,
+    ) {
         match self.told.len() {
             n if n + 1 < VIOLATIONS_MAX => {
-                self.told.push(Violation { rule, place: cut(place.into()), text: text.into() })
+                self.told.push(Violation { rule, place: cut(place().into()), text: text.into() });
             }
             n if n < VIOLATIONS_MAX => self.told.push(Violation {
                 rule: "more",
@@ -73,7 +79,7 @@ mod tests {
     fn violations_are_bounded_and_the_last_says_that_there_are_more() {
         let mut violations = Violations::default();
         for _ in 0..100 {
-            violations.add("rule", "ø".repeat(PLACE_MAX), "text");
+            violations.add("rule", || "ø".repeat(PLACE_MAX), "text");
         }
         let told = violations.into_vec();
         assert_eq!(told.len(), VIOLATIONS_MAX);

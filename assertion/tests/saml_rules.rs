@@ -62,6 +62,9 @@ const SMALL: &str = "<saml:Assertion xmlns:saml=\"urn:oasis:names:tc:SAML:2.0:as
     <saml:AttributeValue xsi:type=\"xs:string\">value</saml:AttributeValue></saml:Attribute>\
     </saml:AttributeStatement></saml:Assertion>";
 
+/// Where its Subject ends.
+const SUBJECT: &str = "</saml:Subject>";
+
 /// With one thing in the place of another: the rule that is broken, or none.
 fn broken(from: &str, to: &str) -> Option<Rule> {
     assert!(SMALL.contains(from), "{from}");
@@ -76,9 +79,11 @@ fn what_is_harmless_is_taken() {
         ("<saml:Subject>", "\r\n\t<saml:Subject>"),
         (">value<", ">caf&#xE9; &amp; <"),
         (" xsi:type=\"xs:string\">value</saml:AttributeValue>", "/>"),
-        (">value<", "><p:List xmlns:p=\"urn:p\"><Item xmlns=\"\">1</Item><!-- c --></p:List><"),
+        (">value<", "><p:List xmlns:p=\"urn:p\"><Item>1</Item><!-- c --></p:List><"),
         (">value<", "><saml:NameID>eptid</saml:NameID><"),
-        ("<saml:Attribute Name", "<saml:Attribute xmlns:x5=\"urn:x500\" x5:Encoding=\"LDAP\" Name"),
+        (">value<", "><p:List xmlns:p=\"urn:p\" xmlns:q=\"urn:q\" q:a=\"urn:dk:p:x\">https://p.example</p:List><"),
+        // As OpenSAML writes it: declared again where it is used.
+        ("xsi:type=\"xs:string\"", "xmlns:xs=\"http://www.w3.org/2001/XMLSchema\" xsi:type=\"xs:string\""),
         ("<saml:Assertion ", "\u{FEFF}<?xml version='1.0' encoding='utf-8'?>\n<!-- c --><saml:Assertion "),
         (">name<", ">Ægir \u{1D11E}<"),
     ] {
@@ -175,6 +180,56 @@ fn what_readers_would_disagree_about_is_refused() {
         (Rule::UnexpectedElement, "<saml:Subject>", "<p:Subject xmlns:p=\"urn:p\"/><saml:Subject>"),
         (Rule::UnexpectedElement, "<saml:Conditions>", "<saml:Subject/><saml:Conditions>"),
         (Rule::UnexpectedElement, ">value<", "><saml:Audience>sp</saml:Audience><"),
+        (Rule::UnexpectedAttribute, " Name=\"a\"", " Name=\"a\" saml:Name=\"b\""),
+        (Rule::UnexpectedAttribute, " Name=\"a\"", " Name=\"a\" xmlns:x=\"urn:x\" x:Name=\"b\""),
+        (
+            Rule::UnexpectedAttribute,
+            "<saml:Attribute Name",
+            "<saml:Attribute xmlns:x5=\"urn:x500\" x5:Encoding=\"LDAP\" Name",
+        ),
+        (
+            Rule::UnexpectedAttribute,
+            SUBJECT,
+            "<saml:SubjectConfirmation Method=\"m\"><saml:SubjectConfirmationData saml:NotOnOrAfter=\"2099-01-01T00:00:00Z\" saml:Recipient=\"https://evil.example/acs\"/></saml:SubjectConfirmation></saml:Subject>",
+        ),
+        (Rule::UnexpectedAttribute, "<saml:NameID>", "<saml:NameID SPProvidedID=\"x\">"),
+        (Rule::UnexpectedAttribute, "<saml:Issuer>", "<saml:Issuer NameQualifier=\"x\">"),
+        (Rule::UnexpectedAttribute, "xsi:type=\"xs:string\"", "xsi:nil=\"true\""),
+        (Rule::UnexpectedAttribute, "xsi:type=\"xs:string\"", "xsi:schemaLocation=\"urn:x http://evil.example/x.xsd\""),
+        (Rule::UnexpectedAttribute, ">value<", "><p:x xmlns:p=\"urn:p\" xsi:nil=\"true\"/><"),
+        (Rule::Type, "xs:string", "saml:EncryptedElementType"),
+        (Rule::Type, "xs:string", "saml:KeyInfoConfirmationDataType"),
+        (Rule::Type, "xsi:type=\"xs:string\"", "xmlns:xq=\"http://www.w3.org/2001/XMLSchema\" xsi:type=\"xq:string\""),
+        (
+            Rule::UnexpectedElement,
+            "</saml:AudienceRestriction>",
+            "</saml:AudienceRestriction><saml:ProxyRestriction Count=\"99\"/>",
+        ),
+        (
+            Rule::UnexpectedElement,
+            SUBJECT,
+            "<saml:SubjectConfirmation Method=\"m\"><saml:SubjectConfirmationData><AttributeStatement xmlns=\"urn:x\"/></saml:SubjectConfirmationData></saml:SubjectConfirmation></saml:Subject>",
+        ),
+        (
+            Rule::UnexpectedElement,
+            SUBJECT,
+            "<saml:SubjectConfirmation Method=\"m\"><saml:SubjectConfirmationData><KeyInfo xmlns=\"http://www.w3.org/2000/09/xmldsig#\"><RetrievalMethod URI=\"http://evil.example\"/></KeyInfo></saml:SubjectConfirmationData></saml:SubjectConfirmation></saml:Subject>",
+        ),
+        (Rule::UnexpectedElement, ">value<", "><AttributeStatement xmlns=\"urn:x\"/><"),
+        (Rule::UnexpectedElement, ">value<", "><p:x xmlns:p=\"urn:p\"><p:NameIdentifier/></p:x><"),
+        (Rule::PrefixInContent, ">value<", "><x:T xmlns:x=\"urn:x\" xmlns:q=\"urn:good\">q:admin</x:T><"),
+        (Rule::PrefixInContent, ">value<", "><x:T xmlns:x=\"urn:x\">//x:admin[1]</x:T><"),
+        (Rule::PrefixInContent, ">value<", "><x:T xmlns:x=\"urn:x\" type=\"xs:admin\"/><"),
+        (Rule::PrefixInContent, ">value<", "><x:T xmlns:x=\"urn:x\" x:type=\"x:admin\"/><"),
+        (Rule::BrokenText, ">issuer<", "> issuer<"),
+        (Rule::BrokenText, ">name<", ">&#xA0;name<"),
+        (Rule::BrokenText, ">sp<", ">sp\n<"),
+        (Rule::UnexpectedElement, "<saml:AttributeStatement>", "<saml:AttributeStatement/><saml:AttributeStatement>"),
+        (
+            Rule::TooManyElements,
+            "<saml:Audience>",
+            "<saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience/><saml:Audience>",
+        ),
         (Rule::UnexpectedElement, ">value<", "><p:x xmlns:p=\"urn:p\"><saml:NameID>x</saml:NameID></p:x><"),
         (Rule::Encrypted, "<saml:NameID>name</saml:NameID>", "<saml:EncryptedID/>"),
         (Rule::Encrypted, ">value<", "><p:EncryptedAssertion xmlns:p=\"urn:p\"/><"),
@@ -206,6 +261,44 @@ fn limits_come_before_meaning() {
     ] {
         assert_eq!(parse(&document).unwrap_err().rule, rule);
     }
+}
+
+#[test]
+fn a_path_tells_no_name_that_is_the_document_s_own() {
+    let place = |from: &str, to: &str| parse(&SMALL.replacen(from, to, 1)).unwrap_err().xpath;
+    let value = "/saml:Assertion/saml:AttributeStatement/saml:Attribute/saml:AttributeValue";
+    let secret =
+        "><p:Anne0101701234 xmlns:p=\"urn:p\"/><p:Anne0101701234 xmlns:p=\"urn:p\"><saml:Issuer/></p:Anne0101701234><";
+    assert_eq!(place(">value<", secret), format!("{value}/*[2]/saml:Issuer"));
+    assert_eq!(place("<saml:Conditions>", "<saml:Anne0101701234/><saml:Conditions>"), "/saml:Assertion/*[3]");
+    let renamed = SMALL.replace("saml:", "Anne:").replace("xmlns:saml", "xmlns:Anne").replace(">name<", "> name<");
+    assert_eq!(parse(&renamed).unwrap_err().xpath, "/saml:Assertion/saml:Subject/saml:NameID");
+}
+
+#[test]
+fn a_signature_taken_out_again_leaves_what_was_signed() {
+    for sample in [PERSON, COMPANY] {
+        let limits = Limits::default();
+        let document = Document::parse(sample.as_bytes(), &limits).unwrap();
+        let prepared = document.prepare(SignatureMethod::RsaSha256, DigestMethod::Sha256, &KeyInfo::x509(&[b"c"]));
+        let signed = String::from_utf8(prepared.finish(&[7; 384])).unwrap();
+        let (before, rest) = signed.split_once("<ds:Signature ").unwrap();
+        let stripped = [before, rest.split_once("</ds:Signature>").unwrap().1].concat();
+        let again = Document::parse(stripped.as_bytes(), &limits).unwrap();
+        assert_eq!(again.canonical_form(), document.canonical_form());
+    }
+}
+
+#[test]
+fn an_assertion_has_the_same_digest_in_whatever_response_it_is_put() {
+    let bare = COMPANY;
+    let wrapped = format!(
+        "<p:Response xmlns:p=\"urn:oasis:names:tc:SAML:2.0:protocol\" xmlns:saml=\"urn:oasis:names:tc:SAML:2.0:assertion\" \
+         xmlns:xs=\"http://www.w3.org/2001/XMLSchema\" xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\">{bare}</p:Response>"
+    );
+    let [bare, wrapped] = [bare, &wrapped]
+        .map(|document| Document::parse(document.as_bytes(), &Limits::default()).unwrap().canonical_form());
+    assert_eq!(bare, wrapped);
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl Room {
                    algorithms = [\"ecdsa-p256-sha256\"]\n\n[[tenant]]";
         site.segld_toml = site.segld_toml.replacen("[[tenant]]", key, 1);
         let grant = "[[tenant.grant]]\nkey = \"jws\"\n[tenant.grant.jws]\nissuers = [\"https://idp.example\"]\nlifetime_max = \"10m\"\n\
-                     [[tenant.grant]]";
+                     capacity = \"not-compared\"\n[[tenant.grant]]";
         site.segld_toml = site.segld_toml.replacen("[[tenant.grant]]", grant, 1);
         change(&mut site);
         site.write().unwrap();

@@ -37,6 +37,16 @@ name_id_formats = [
 ]
 spec_versions = ["OIO-SAML-3.0"]
 assurance_levels = ["Low", "Substantial", "High"]
+authn_context_classes = [
+    "urn:oasis:names:tc:SAML:2.0:ac:classes:MobileTwoFactorContract",
+    "urn:oasis:names:tc:SAML:2.0:ac:classes:X509",
+]
+confirmation_methods = ["bearer", "holder-of-key"]
+friendly_names = [
+    { attribute = "https://data.gov.dk/model/core/eid/fullName", name = "Fulde navn" },
+    { attribute = "https://data.gov.dk/model/core/eid/professional/cvr", name = "CVR nummer" },
+]
+profile = "oiosaml3"
 "#;
 
 const JWS_RULES: &str = r#"[tenant.grant.jws]
@@ -45,6 +55,7 @@ audiences = ["https://app.example/*"]
 lifetime_max = "10m"
 types = ["JWT"]
 claims = [{ name = "sub" }]
+capacity = "not-compared"
 "#;
 
 /// Adds the keys, the first tenant's grants to them, and the same at the broker. To be called before the start.

@@ -1,6 +1,8 @@
 //! The policy for a payload's claims (RFC 7519): implicit deny.
 
-use super::json::{Json, Object, pointer};
+use std::collections::BTreeSet;
+
+use super::json::{Json, Object, pointer, told};
 use crate::{Capacity, Pattern, violation::Violations};
 
 /// Longest `jti` in bytes: it goes into the audit record.
@@ -40,6 +42,20 @@ pub struct JwsPolicy {
     /// The claim that says for which company the person acts: the request's CVR, and absent when he acts as himself.
     /// With none, the request's "acting as" is not compared with the payload.
     pub capacity_claim: Option<String>,
+    /// Whether claims may be behind digests (SD-JWT) where `typ` says so. A policy cannot see them, so this says nothing
+    /// together with a rule that needs the whole payload: see [`JwsPolicy::needs_the_whole_payload`].
+    pub selective: bool,
+}
+
+impl JwsPolicy {
+    /// Whether a rule demands that a claim is absent, or of a kind if it is there: what is disclosed later could break
+    /// it. (A claim that is required stands in clear, and RFC 9901 §7.3 refuses a disclosure of the same name.)
+    pub fn needs_the_whole_payload(&self) -> bool {
+        self.no_token
+            || !self.forbidden_claims.is_empty()
+            || self.capacity_claim.is_some()
+            || self.claims.iter().any(|rule| !rule.required)
+    }
 }
 
 /// What a claim on the top level must be.
@@ -72,7 +88,7 @@ pub(super) fn check(
         let good = |text: &str| (1..=JTI_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
         if !jti.text().is_some_and(good) {
             let text = format!("`jti` is a text of 1 to {JTI_MAX} bytes without control characters");
-            violations.add("claim-jti", "/payload/jti", text);
+            violations.add("claim-jti", || "/payload/jti", text);
         }
     }
     for rule in &policy.claims {
@@ -90,7 +106,7 @@ pub(super) fn check(
 fn check_token(claims: &Object, policy: &JwsPolicy, now_unix_s: u64, violations: &mut Violations) {
     let issuer = claims.get("iss").and_then(Json::text);
     if !issuer.is_some_and(|issuer| policy.issuers.iter().any(|allowed| allowed == issuer)) {
-        violations.add("claim-iss", "/payload/iss", "`iss` is there, and is one of the allowed");
+        violations.add("claim-iss", || "/payload/iss", "`iss` is there, and is one of the allowed");
     }
     check_audience(claims, policy, violations);
 
@@ -101,7 +117,7 @@ fn check_token(claims: &Object, policy: &JwsPolicy, now_unix_s: u64, violations:
             && !date(value).is_some_and(near)
         {
             let text = format!("`{name}` is an integer of seconds, at most {distance} s from this site's clock");
-            violations.add(rule, pointer("/payload", name), text);
+            violations.add(rule, || pointer("/payload", name), text);
         }
     }
     let issued = claims.get("iat").and_then(date).unwrap_or(now_unix_s).min(now_unix_s);
@@ -111,7 +127,7 @@ fn check_token(claims: &Object, policy: &JwsPolicy, now_unix_s: u64, violations:
         let max = policy.lifetime_max_s;
         let text =
             format!("`exp` is there, an integer of seconds after now, at most {max} s after now and after `iat`");
-        violations.add("claim-exp", "/payload/exp", text);
+        violations.add("claim-exp", || "/payload/exp", text);
     }
 }
 
@@ -121,14 +137,14 @@ fn check_audience(claims: &Object, policy: &JwsPolicy, violations: &mut Violatio
     let allowed = |value: &Json| value.text().is_some_and(|text| policy.audiences.iter().any(|p| p.matches(text)));
     match claims.get("aud") {
         None if policy.audiences.is_empty() => {}
-        Some(_) if policy.audiences.is_empty() => violations.add(RULE, "/payload/aud", "left out: none is allowed"),
+        Some(_) if policy.audiences.is_empty() => violations.add(RULE, || "/payload/aud", "left out: none is allowed"),
         Some(Json::Array(items)) if !items.is_empty() => {
             for (index, _) in items.iter().enumerate().filter(|(_, item)| !allowed(item)) {
-                violations.add(RULE, format!("/payload/aud/{index}"), "every `aud` is one of the allowed");
+                violations.add(RULE, || format!("/payload/aud/{index}"), "every `aud` is one of the allowed");
             }
         }
         Some(value) if allowed(value) => {}
-        _ => violations.add(RULE, "/payload/aud", "`aud` is there, and is one of the allowed or an array of them"),
+        _ => violations.add(RULE, || "/payload/aud", "`aud` is there, and is one of the allowed or an array of them"),
     }
 }
 
@@ -136,10 +152,10 @@ fn check_rule(claims: &Object, rule: &ClaimRule, violations: &mut Violations) {
     let place = || pointer("/payload", &rule.name);
     match claims.get(&rule.name) {
         None if !rule.required => {}
-        None | Some(Json::Null) => violations.add("claim-required", place(), "this claim is there, and is not null"),
+        None | Some(Json::Null) => violations.add("claim-required", place, "this claim is there, and is not null"),
         Some(_) if rule.values.is_empty() => {}
         Some(value) if value.text().is_some_and(|text| rule.values.iter().any(|pattern| pattern.matches(text))) => {}
-        Some(_) => violations.add("claim-value", place(), "this claim is a text, one of the allowed"),
+        Some(_) => violations.add("claim-value", place, "this claim is a text, one of the allowed"),
     }
 }
 
@@ -148,14 +164,12 @@ fn check_rule(claims: &Object, rule: &ClaimRule, violations: &mut Violations) {
 fn check_case(claims: &Object, policy: &JwsPolicy, violations: &mut Violations) {
     let own = policy.claims.iter().map(|rule| &*rule.name);
     let own = own.chain(policy.forbidden_claims.iter().map(|name| &**name)).chain(policy.capacity_claim.as_deref());
-    let known: Vec<(&str, String)> = REGISTERED.into_iter().chain(own).map(|name| (name, folded(name))).collect();
+    let known: BTreeSet<&str> = REGISTERED.into_iter().chain(own).collect();
+    let folds: BTreeSet<String> = known.iter().map(|name| folded(name)).collect();
     for name in claims.keys() {
-        let alike = folded(name);
-        if known.iter().any(|(exact, fold)| *fold == alike && *exact != name)
-            && !known.iter().any(|(exact, _)| *exact == name)
-        {
+        if !known.contains(&**name) && folds.contains(&folded(name)) {
             let text = "a claim's name does not differ from a known one by upper and lower case alone";
-            violations.add("claim-case", pointer("/payload", name), text);
+            violations.add("claim-case", || told("/payload", name), text);
         }
     }
 }
@@ -163,22 +177,18 @@ fn check_case(claims: &Object, policy: &JwsPolicy, violations: &mut Violations) 
 fn check_capacity(claims: &Object, name: &str, capacity: Option<Capacity<'_>>, violations: &mut Violations) {
     let place = || pointer("/payload", name);
     match capacity {
-        None => violations.add("capacity", "", "the request says in which capacity the person acts"),
+        None => violations.add("capacity", String::new, "the request says in which capacity the person acts"),
         Some(Capacity::Citizen) => absent(claims, name, "capacity", violations),
         Some(Capacity::Company(cvr)) if claims.get(name).and_then(Json::text) == Some(cvr) => {}
         Some(Capacity::Company(_)) => {
-            violations.add(
-                "capacity",
-                place(),
-                "this claim is the CVR number of the company that the request acts for",
-            );
+            violations.add("capacity", place, "this claim is the CVR number of the company that the request acts for");
         }
     }
 }
 
 fn absent(claims: &Object, name: &str, rule: &'static str, violations: &mut Violations) {
     if claims.contains_key(name) {
-        violations.add(rule, pointer("/payload", name), "this claim is left out");
+        violations.add(rule, || pointer("/payload", name), "this claim is left out");
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
     JwsAlgorithm, JwsKey, JwsPolicy,
-    json::{Json, Object, pointer},
+    json::{Json, Object, pointer, told},
 };
 use crate::violation::Violations;
 
@@ -39,32 +39,36 @@ pub(super) fn check(
         let place = || pointer("/header", name);
         match &**name {
             "alg" if value.text() != Some(algorithm.name()) => {
-                violations.add("header-alg", place(), "`alg` is the algorithm that the request names, or left out");
+                violations.add("header-alg", place, "`alg` is the algorithm that the request names, or left out");
             }
             "kid" if key.kid.is_none() || value.text() != key.kid.as_deref() => {
-                violations.add("header-kid", place(), "`kid` is the key's own, or left out");
+                violations.add("header-kid", place, "`kid` is the key's own, or left out");
             }
             "x5t#S256" if key.x5t_s256.is_none() || value.text() != key.x5t_s256.as_deref() => {
-                violations.add("header-x5t-s256", place(), "`x5t#S256` is that of the key's certificate, or left out");
+                violations.add("header-x5t-s256", place, "`x5t#S256` is that of the key's certificate, or left out");
             }
             "x5c" if !is_chain(value, &key.x5c) => {
                 let text = "`x5c` is the key's certificate, alone or with its whole chain, or left out";
-                violations.add("header-x5c", place(), text);
+                violations.add("header-x5c", place, text);
             }
             "alg" | "kid" | "x5t#S256" | "x5c" => {}
-            "typ" => one_of(value, &policy.types, "header-typ", place(), violations),
-            "cty" => one_of(value, &policy.content_types, "header-cty", place(), violations),
+            "typ" => one_of(value, &policy.types, "header-typ", "/header/typ", violations),
+            "cty" => one_of(value, &policy.content_types, "header-cty", "/header/cty", violations),
             other if may_be_allowed(other) && policy.header_parameters.iter().any(|allowed| allowed == other) => {
                 if has_float(value) {
-                    violations.add("header-number", place(), "a number in the header is an integer of 64 bits");
+                    violations.add("header-number", place, "a number in the header is an integer of 64 bits");
                 }
             }
-            _ => violations.add("header-parameter", place(), "this parameter is not allowed in a caller's header"),
+            _ => violations.add(
+                "header-parameter",
+                || told("/header", name),
+                "this parameter is not allowed in a caller's header",
+            ),
         }
     }
     // RFC 8725 §3.11: where types are told apart, none may go without.
     if !policy.types.is_empty() && !header.contains_key("typ") {
-        violations.add("header-typ", "/header/typ", "`typ` is there, and is one of the allowed");
+        violations.add("header-typ", || "/header/typ", "`typ` is there, and is one of the allowed");
     }
 }
 
@@ -116,11 +120,11 @@ fn is_chain(value: &Json, chain: &[String]) -> bool {
 }
 
 /// `typ` and `cty`: media types, compared byte for byte, since readers do not agree on more.
-fn one_of(value: &Json, allowed: &[String], rule: &'static str, place: String, violations: &mut Violations) {
+fn one_of(value: &Json, allowed: &[String], rule: &'static str, place: &str, violations: &mut Violations) {
     let good = |text: &str| text.len() <= TYPE_MAX && allowed.iter().any(|allowed| allowed == text);
     if !value.text().is_some_and(good) {
         let text = if allowed.is_empty() { "left out: no value is allowed" } else { "one of the allowed media types" };
-        violations.add(rule, place, text);
+        violations.add(rule, || place, text);
     }
 }
 

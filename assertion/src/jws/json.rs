@@ -1,6 +1,7 @@
 //! JSON as strictly as something signed must be read: what two readers could understand differently is refused.
 //!
-//! RFC 8259 leaves duplicate members open and RFC 7515 section 4 forbids them; size, depth and count of members are
+//! RFC 8259 leaves duplicate members open and RFC 7515 section 4 forbids them; names of members are spelt plainly, since
+//! readers that cut at a NUL, trim or have a `__proto__` would read others; size, depth and count of members are
 //! limited before anything is built from them. serde_json refuses what is not UTF-8, lone surrogates and trailing bytes.
 
 use std::{collections::BTreeMap, fmt};
@@ -16,7 +17,7 @@ use crate::violation::{Violation, cut};
 const DEPTH_MAX: usize = 16;
 
 /// Most values in a text, all levels together.
-const VALUES_MAX: usize = 4096;
+const VALUES_MAX: usize = 1024;
 
 /// A JSON object's members.
 pub(crate) type Object = BTreeMap<String, Json>;
@@ -52,6 +53,47 @@ pub(crate) fn object(bytes: &[u8], root: &'static str) -> Result<Object, Violati
 /// Puts a member's name to a pointer (RFC 6901 section 3).
 pub(crate) fn pointer(parent: &str, name: &str) -> String {
     format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+/// Names that are told in places. The others are the caller's own, and places end in logs.
+const TOLD: [&str; 32] = [
+    "acr",
+    "alg",
+    "aud",
+    "auth_time",
+    "azp",
+    "cnf",
+    "crit",
+    "cty",
+    "exp",
+    "iat",
+    "iss",
+    "jku",
+    "jti",
+    "jwk",
+    "kid",
+    "nbf",
+    "nonce",
+    "status",
+    "sub",
+    "typ",
+    "vct",
+    "x5c",
+    "x5t",
+    "x5t#S256",
+    "x5u",
+    "b64",
+    "enc",
+    "zip",
+    "...",
+    "_sd",
+    "_sd_alg",
+    "amr",
+];
+
+/// The same with `*` for a name that is not everybody's.
+pub(crate) fn told(parent: &str, name: &str) -> String {
+    pointer(parent, if TOLD.contains(&name) { name } else { "*" })
 }
 
 fn fault(rule: &'static str, place: &str, text: impl Into<String>) -> Violation {
@@ -171,8 +213,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
         self.0.nested(|state| {
             let mut members = Object::new();
             let parent = state.place.len();
-            while let Some(name) = map.next_key::<String>()? {
-                state.place.push_str(&pointer("", &name));
+            while let Some(name) = map.next_key_seed(Name(state))? {
+                state.place.push_str(&told("", &name));
                 if members.contains_key(&name) {
                     return Err(state.refuse("json-duplicate-member", "a member stands once only".to_owned()));
                 }
@@ -183,6 +225,39 @@ impl<'de> Visitor<'de> for Seed<'_> {
             }
             Ok(Json::Object(members))
         })
+    }
+}
+
+/// A member's name, as it stands in the text.
+struct Name<'s>(&'s mut State);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member's name")
+    }
+
+    /// Without escapes.
+    fn visit_borrowed_str<E: serde::de::Error>(self, name: &'de str) -> Result<String, E> {
+        if name.chars().any(char::is_control) || name.trim() != name || name == "__proto__" {
+            let text = "a member's name has no control characters, no white space at its ends, and is not `__proto__`";
+            return Err(self.0.refuse("json-member-name", text.to_owned()));
+        }
+        Ok(name.to_owned())
+    }
+
+    /// With escapes.
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<String, E> {
+        Err(self.0.refuse("json-member-name", "a member's name is spelt without `\\` escapes".to_owned()))
     }
 }
 
@@ -210,8 +285,13 @@ mod tests {
         let deep = "[".repeat(64) + &"]".repeat(64);
         for (text, rule, place) in [
             (&br#"{"exp":1,"exp":2}"#[..], "json-duplicate-member", "/payload/exp"),
-            (br#"{"exp":1,"e\u0078p":2}"#, "json-duplicate-member", "/payload/exp"),
-            (br#"{"a":[0,{"b/~c":1,"b/~c":1}]}"#, "json-duplicate-member", "/payload/a/1/b~1~0c"),
+            (br#"{"exp":1,"e\u0078p":2}"#, "json-member-name", "/payload"),
+            (br#"{"exp\u0000":99999999999,"e\u0078p":1300}"#, "json-member-name", "/payload"),
+            (br#"{"cnf":{"cvr ":"87654321"}}"#, "json-member-name", "/payload/cnf"),
+            ("{\"\u{a0}cvr\":1}".as_bytes(), "json-member-name", "/payload"),
+            ("{\"cvr\u{85}x\":1}".as_bytes(), "json-member-name", "/payload"),
+            (br#"{"__proto__":{"admin":true}}"#, "json-member-name", "/payload"),
+            (br#"{"a":[0,{"b/~c":1,"b/~c":1}]}"#, "json-duplicate-member", "/payload/*/1/*"),
             (br#"{"a":1}{"#, "json-syntax", "/payload"),
             (br#"{"a":1,}"#, "json-syntax", "/payload"),
             (br#"{"a":"\ud800"}"#, "json-syntax", "/payload"),
@@ -220,7 +300,7 @@ mod tests {
             (b"{\"a\":1e999}", "json-syntax", "/payload"),
             (b"[]", "json-object", "/payload"),
             (b"", "json-syntax", "/payload"),
-            (format!("{{\"a\":{deep}}}").as_bytes(), "json-depth", &format!("/payload/a{}", "/0".repeat(15))),
+            (format!("{{\"a\":{deep}}}").as_bytes(), "json-depth", &format!("/payload/*{}", "/0".repeat(15))),
         ] {
             assert_eq!(refused(text), (rule, place.to_owned()), "{}", String::from_utf8_lossy(text));
         }

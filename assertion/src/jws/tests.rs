@@ -127,7 +127,8 @@ fn no_header_parameter_is_let_in_that_is_not_allowed() {
     for name in ["jku", "jwk", "x5u", "x5t", "crit", "b64", "zip", "enc", "JKU", "Typ", "other", ""] {
         let mut header = json!({"typ": "JWT"});
         header[name] = json!(["exp"]);
-        let expected = [("header-parameter", pointer_of(name))];
+        let told = if ["JKU", "Typ", "other", ""].contains(&name) { "*" } else { name };
+        let expected = [("header-parameter", pointer_of(told))];
         assert_eq!(broken(ask(&header, &claims(), &wide, Capacity::Citizen)), expected, "{name}");
     }
     let prepared = ask(&json!({"typ": "JWT", "nonce": {"a": [-1, true, null]}}), &claims(), &wide, Capacity::Citizen);
@@ -176,7 +177,7 @@ fn every_violation_is_told_at_once_with_its_place_and_without_the_value() {
             ("claim-jti", "/payload/jti"),
             ("claim-required", "/payload/sub"),
             ("claim-forbidden", "/payload/scope"),
-            ("claim-case", "/payload/Exp"),
+            ("claim-case", "/payload/*"),
             ("capacity", "/payload/cvr"),
         ]
     );
@@ -261,6 +262,7 @@ fn an_sd_jwt_is_signed_when_its_digests_are_as_the_standard_says() {
         lifetime_max_s: 90 * 86_400,
         clock_distance_max_s: 30,
         claims: vec![vct],
+        selective: true,
         ..JwsPolicy::default()
     };
     let good = json!({
@@ -269,6 +271,20 @@ fn an_sd_jwt_is_signed_when_its_digests_are_as_the_standard_says() {
     });
     let header = json!({"typ": "dc+sd-jwt"});
     assert!(ask(&header, &good, &policy, Capacity::Citizen).is_ok());
+    // Not where the policy does not say so, where `typ` does not, or where a rule needs to see it all.
+    let rule = ClaimRule { name: "acr".to_owned(), required: false, values: Vec::new() };
+    let told = |policy: JwsPolicy, header: serde_json::Value| {
+        let mut rules = broken(ask(&header, &good, &policy, Capacity::Citizen));
+        rules.retain(|(rule, _)| *rule == "claim-selective");
+        rules.len()
+    };
+    let sd = || header.clone();
+    assert_eq!(told(JwsPolicy { selective: false, ..policy.clone() }, sd()), 4);
+    assert_eq!(told(JwsPolicy { capacity_claim: Some("cvr".to_owned()), ..policy.clone() }, sd()), 4);
+    assert_eq!(told(JwsPolicy { forbidden_claims: vec!["admin".to_owned()], ..policy.clone() }, sd()), 4);
+    assert_eq!(told(JwsPolicy { claims: vec![rule], ..policy.clone() }, sd()), 4);
+    assert_eq!(told(JwsPolicy { no_token: true, ..policy.clone() }, sd()), 4);
+    assert_eq!(told(JwsPolicy { types: Vec::new(), ..policy.clone() }, json!({})), 4);
     for (name, value, rule) in [
         ("vct", json!("urn:other"), "claim-value"),
         ("_sd_alg", json!("md5"), "sd-jwt-alg"),

@@ -2,14 +2,18 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{CORE, Checked, attributes::Single};
+use super::{
+    CORE,
+    attributes::{Attributes, Single, single},
+};
 use crate::{
-    saml::{AnyXml, Limits},
+    saml::{AnyXml, Element, Limits},
     violation::Violations,
 };
 
-/// The attribute's name below OIOSAML's prefix.
+/// The attribute's name below OIOSAML's prefix, and in OIOSAML 2.
 pub(super) const PRIVILEGES: &str = "eid/privilegesIntermediate";
+const OLD_PRIVILEGES: &str = "dk:gov:saml:attribute:Privileges_intermediate";
 
 /// The profile's namespace, and the one it had under the agency's older name.
 const NAMESPACES: [&str; 2] =
@@ -18,64 +22,112 @@ const NAMESPACES: [&str; 2] =
 /// Longest list in bytes, after base64.
 const LIST_MAX: usize = 64 << 10;
 
-const CVR_SCOPE: &str = "urn:dk:gov:saml:cvrNumberIdentifier:";
+/// What rights are limited to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// A company, by its CVR number
+    Company(String),
+    /// A part of one, which does not say of which
+    Part,
+    /// A person
+    Person,
+}
 
-/// Scopes of a company or a part of one.
-const COMPANY_SCOPES: [&str; 3] =
-    [CVR_SCOPE, "urn:dk:gov:saml:seNumberIdentifier:", "urn:dk:gov:saml:productionUnitIdentifier:"];
+impl Scope {
+    /// Reads one, letter for letter: readers that look less closely must not find another.
+    fn read(scope: &str) -> Option<Scope> {
+        let (kind, number) = scope.strip_prefix("urn:dk:gov:saml:")?.split_once(':')?;
+        let (scope, len) = match kind {
+            "cvrNumberIdentifier" => (Scope::Company(number.to_owned()), 8),
+            "seNumberIdentifier" => (Scope::Part, 8),
+            "productionUnitIdentifier" => (Scope::Part, 10),
+            "cprNumberIdentifier" => (Scope::Person, 10),
+            _ => return None,
+        };
+        (number.len() == len && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(scope)
+    }
 
-/// A list that is there can be read: what cannot be read here could be read elsewhere.
-pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {
-    let readable = match checked.attributes.core(PRIVILEGES) {
-        Single::Absent => true,
-        Single::Value(list) => scopes(list).is_some(),
-        Single::Other => false,
-    };
-    if !readable {
-        let xpath = checked.attributes.xpath_of(&format!("{CORE}{PRIVILEGES}"), checked.assertion);
-        violations.add(
-            "privileges",
-            xpath,
-            "the value is one PrivilegeList of PrivilegeGroups with a Scope, in base64",
-        );
+    /// Whether it is a company or a part of one.
+    pub(super) fn is_of_company(&self) -> bool {
+        *self != Scope::Person
     }
 }
 
-/// The Scope of every PrivilegeGroup, or `None` when this is no such list. Everything in the list is looked at: an
-/// element of another name could be a group to some reader.
-pub(super) fn scopes(list: &str) -> Option<Vec<String>> {
+/// What an assertion gives rights for.
+pub(super) enum Privileges {
+    Read(Vec<Scope>),
+    /// There is a list that cannot be read: what cannot be read here could be read elsewhere
+    Unreadable,
+}
+
+impl Privileges {
+    pub(super) fn of(attributes: &Attributes<'_>) -> Privileges {
+        let mut all = Vec::new();
+        for (name, attribute) in attributes.iter() {
+            if name.strip_prefix(CORE) != Some(PRIVILEGES) && name != OLD_PRIVILEGES {
+                continue;
+            }
+            let Single::Value(list) = single(attribute) else { return Privileges::Unreadable };
+            let Some(scopes) = scopes(list) else { return Privileges::Unreadable };
+            all.extend(scopes);
+        }
+        Privileges::Read(all)
+    }
+
+    /// None of a list that cannot be read, which is a violation by itself.
+    pub(super) fn scopes(&self) -> &[Scope] {
+        match self {
+            Privileges::Read(scopes) => scopes,
+            Privileges::Unreadable => &[],
+        }
+    }
+
+    pub(super) fn check(&self, xpath: impl FnOnce() -> String, violations: &mut Violations) {
+        if matches!(self, Privileges::Unreadable) {
+            let text = "the value is one PrivilegeList in base64, of PrivilegeGroups with Privilege and Constraint, and the \
+                        Scope of each is that of a company, a part of one or a person";
+            violations.add("privileges", xpath, text);
+        }
+    }
+}
+
+/// The Scope of every PrivilegeGroup, or `None` when this is no such list and nothing else: an element or attribute of
+/// another name could be one to some reader.
+fn scopes(list: &str) -> Option<Vec<Scope>> {
     let packed: String = list.split_ascii_whitespace().collect();
     let list = STANDARD.decode(packed).ok()?;
-    let limits = Limits { bytes_max: LIST_MAX, depth_max: 8, ..Limits::default() };
+    let limits = Limits { bytes_max: LIST_MAX, depth_max: 4, nodes_max: 2048, ..Limits::default() };
     let document = AnyXml::parse(&list, &limits).ok()?;
     let root = document.root();
-    if root.local_name() != "PrivilegeList" || !NAMESPACES.contains(&root.namespace()) {
+    let fits = root.local_name() == "PrivilegeList" && NAMESPACES.contains(&root.namespace());
+    if !fits || !root.has_attributes(&[]) || !root.has_elements_alone() {
         return None;
     }
-    let group = |namespace: &str| namespace.is_empty() || namespace == root.namespace();
-    root.children()
-        .map(|child| match child.attribute("Scope") {
-            Some(scope) if child.local_name() == "PrivilegeGroup" && group(child.namespace()) => Some(scope.to_owned()),
-            _ => None,
-        })
-        .collect()
-}
-
-/// The CVR number of a scope that is a whole company.
-pub(super) fn company_of(scope: &str) -> Option<&str> {
-    scope.strip_prefix(CVR_SCOPE)
-}
-
-/// Whether a scope is a company or a part of one.
-pub(super) fn is_of_company(scope: &str) -> bool {
-    COMPANY_SCOPES.iter().any(|prefix| scope.trim_ascii_start().starts_with(prefix))
+    let home = |element: Element<'_>| element.namespace().is_empty() || element.namespace() == root.namespace();
+    let mut scopes = Vec::new();
+    for group in root.children() {
+        let good = |inner: Element<'_>| {
+            let attributes: &[&str] = match inner.local_name() {
+                "Privilege" => &[],
+                "Constraint" => &["Name"],
+                _ => return false,
+            };
+            home(inner) && inner.has_attributes(attributes) && inner.has_text_alone()
+        };
+        let is_group = group.local_name() == "PrivilegeGroup" && home(group) && group.has_attributes(&["Scope"]);
+        if !is_group || !group.has_elements_alone() || !group.children().all(good) {
+            return None;
+        }
+        scopes.push(Scope::read(group.attribute("Scope")?)?);
+    }
+    Some(scopes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(list: &str) -> Option<Vec<String>> {
+    fn read(list: &str) -> Option<Vec<Scope>> {
         scopes(&STANDARD.encode(list))
     }
 
@@ -87,7 +139,7 @@ mod tests {
             let both = group("PrivilegeGroup") + &group("b:PrivilegeGroup");
             let scopes = read(&list(&both)).unwrap();
             assert_eq!(scopes.len(), 2);
-            assert_eq!(company_of(&scopes[0]), Some("12345678"));
+            assert_eq!(scopes[0], Scope::Company("12345678".to_owned()));
             assert_eq!(read(&list("")), Some(Vec::new()));
             for other in [group("Other"), group("x:PrivilegeGroup xmlns:x='urn:x'"), "<PrivilegeGroup/>".to_owned()] {
                 assert_eq!(read(&list(&other)), None, "{other}");

@@ -1,4 +1,5 @@
-//! Points of time: everything is measured against IssueInstant, and IssueInstant against this site's clock.
+//! Points of time: everything is measured against IssueInstant, or now where that is earlier, and IssueInstant against
+//! this site's clock.
 
 use super::{BEARER, Checked};
 use crate::{
@@ -44,7 +45,7 @@ pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {
     check.issued(violations);
 
     match assertion.conditions() {
-        None => violations.add("conditions", assertion.xpath(), "there is a Conditions with NotOnOrAfter"),
+        None => violations.add("conditions", || assertion.xpath(), "there is a Conditions with NotOnOrAfter"),
         Some(conditions) => {
             let named = |attribute| Named { rule: "conditions", attribute, element: conditions.element() };
             check.ends(true, policy.validity_max_s, named("NotOnOrAfter"), violations);
@@ -67,18 +68,19 @@ impl Times<'_, '_> {
         if !clock.issued_ms.is_some_and(near) {
             let distance = policy.clock_distance_max_s;
             let text = format!("IssueInstant is a UTC time, at most {distance} s from this site's clock");
-            violations.add("issue-instant", assertion.xpath() + "/@IssueInstant", text);
+            violations.add("issue-instant", || assertion.xpath() + "/@IssueInstant", text);
         }
     }
 
     fn confirmations(&self, violations: &mut Violations) {
         let Checked { policy, assertion, .. } = self.checked;
         for confirmation in assertion.subject().iter().flat_map(|subject| subject.confirmations()) {
+            // Conditions end it too, so that holding a key without an end here is no longer good than the rest.
             let bearer = confirmation.method() == BEARER;
             let Some(data) = confirmation.data() else {
                 if bearer {
                     let text = "a bearer's SubjectConfirmation has SubjectConfirmationData";
-                    violations.add("confirmation-data", confirmation.xpath(), text);
+                    violations.add("confirmation-data", || confirmation.xpath(), text);
                 }
                 continue;
             };
@@ -94,18 +96,19 @@ impl Times<'_, '_> {
             let past = |instant: Instant| instant <= clock.now_ms.saturating_add(self.distance_ms);
             if !unix_ms(statement.authn_instant()).is_some_and(past) {
                 let text = "AuthnInstant is a UTC time that is not ahead of this site's clock";
-                violations.add("authn-instant", statement.xpath() + "/@AuthnInstant", text);
+                violations.add("authn-instant", || statement.xpath() + "/@AuthnInstant", text);
             }
             let until = Named { rule: "session", attribute: "SessionNotOnOrAfter", element: statement.element() };
             self.ends(false, policy.session_max_s.unwrap_or(policy.validity_max_s), until, violations);
         }
     }
 
-    /// An end of validity: after now, and at most `max_s` after IssueInstant. Without a good IssueInstant, which is told
-    /// already, it is measured against now.
+    /// An end of validity: after now, and at most `max_s` after IssueInstant and after now. Without a good IssueInstant,
+    /// which is told already, it is measured against now.
     fn ends(&self, required: bool, max_s: u64, named: Named<'_>, violations: &mut Violations) {
         let clock = &self.checked.clock;
-        let latest_ms = clock.issued_ms.unwrap_or(clock.now_ms).saturating_add(milliseconds(max_s));
+        let issued_ms = clock.issued_ms.unwrap_or(clock.now_ms).min(clock.now_ms);
+        let latest_ms = issued_ms.saturating_add(milliseconds(max_s));
         let good = match named.value() {
             None => !required,
             Some(value) => unix_ms(value).is_some_and(|end_ms| end_ms > clock.now_ms && end_ms <= latest_ms),
@@ -113,22 +116,25 @@ impl Times<'_, '_> {
         if !good {
             let there = if required { "is there, " } else { "is " };
             let attribute = named.attribute;
-            let text = format!("{attribute} {there}a UTC time after now, at most {max_s} s after IssueInstant");
-            violations.add(named.rule, named.place(), text);
+            let text = format!("{attribute} {there}a UTC time after now, at most {max_s} s after IssueInstant and now");
+            violations.add(named.rule, || named.place(), text);
         }
     }
 
-    /// A beginning of validity: near IssueInstant, so that no assertion is made for later.
+    /// A beginning of validity: near IssueInstant and not ahead of now, so that no assertion is made for later.
     fn begins(&self, named: Named<'_>, violations: &mut Violations) {
         let clock = &self.checked.clock;
         let issued_ms = clock.issued_ms.unwrap_or(clock.now_ms);
-        let near = |begin_ms: Instant| begin_ms.abs_diff(issued_ms) <= self.distance_ms.unsigned_abs();
+        let latest_ms = clock.now_ms.saturating_add(self.distance_ms);
+        let near = |begin_ms: Instant| {
+            begin_ms.abs_diff(issued_ms) <= self.distance_ms.unsigned_abs() && begin_ms <= latest_ms
+        };
         if let Some(value) = named.value()
             && !unix_ms(value).is_some_and(near)
         {
             let (attribute, distance) = (named.attribute, self.checked.policy.clock_distance_max_s);
-            let text = format!("{attribute} is a UTC time, at most {distance} s from IssueInstant");
-            violations.add(named.rule, named.place(), text);
+            let text = format!("{attribute} is a UTC time, at most {distance} s from IssueInstant, and ahead of now");
+            violations.add(named.rule, || named.place(), text);
         }
     }
 }

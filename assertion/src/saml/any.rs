@@ -3,7 +3,12 @@
 
 #[cfg(feature = "encrypt")]
 use super::tree::NOBODY;
-use super::{Element, Limits, Malformed, parse, tree::Tree};
+use super::{
+    Element, Limits, Malformed,
+    characters::is_space,
+    parse,
+    tree::{Kind, Tree},
+};
 
 /// A document that is XML as far as the parser takes it.
 #[derive(Clone, Debug)]
@@ -16,6 +21,27 @@ impl<'a> AnyXml<'a> {
 
     pub(crate) fn root(&self) -> Element<'_> {
         Element { tree: &self.0, id: 0 }
+    }
+}
+
+impl Element<'_> {
+    /// Whether every attribute is one of these, in no namespace.
+    pub(crate) fn has_attributes(self, names: &[&str]) -> bool {
+        self.tree.attributes(self.tree.node(self.id)).iter().all(|attribute| names.contains(&attribute.name.qualified))
+    }
+
+    /// Whether nothing is right inside it but elements, comments and white space.
+    pub(crate) fn has_elements_alone(self) -> bool {
+        self.tree.children(self.id).map(|child| self.tree.node(child)).all(|child| match child.kind {
+            Kind::Element | Kind::Comment => true,
+            Kind::Text => self.tree.text(child.text).bytes().all(is_space),
+            Kind::CData => false,
+        })
+    }
+
+    /// Whether nothing is in it but characters, in one piece.
+    pub(crate) fn has_text_alone(self) -> bool {
+        self.tree.children(self.id).all(|child| self.tree.node(child).kind == Kind::Text)
     }
 }
 

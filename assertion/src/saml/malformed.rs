@@ -13,7 +13,7 @@ pub struct Malformed {
     pub offset: usize,
     /// Where: lines, from 1
     pub line: u32,
-    /// The element that was open there, by the document's own prefixes; empty when there was none
+    /// The element that was open there, `*` for names that the document alone has; empty when there was none
     pub xpath: String,
     /// A sentence about it
     pub text: Cow<'static, str>,
@@ -92,16 +92,20 @@ rules! {
     UnexpectedElement = "unexpected-element",
     /// An attribute where the schema has none
     UnexpectedAttribute = "unexpected-attribute",
+    /// More elements of a name in one place than any assertion in use has
+    TooManyElements = "too-many-elements",
     /// Text between elements where only white space belongs
     UnexpectedText = "unexpected-text",
-    /// A comment, CDATA or an element inside a text that readers must agree on
+    /// A comment, CDATA or an element inside a text that readers must agree on, or white space around it
     BrokenText = "broken-text",
     /// An element or attribute that must be there is not
     Missing = "missing",
     /// An assertion that is not of SAML 2.0
     Version = "version",
-    /// An `xsi:type` that is no QName with a declared prefix
+    /// An `xsi:type` that is none of the known, or whose prefix is not declared by the Assertion itself
     Type = "type",
+    /// A prefix in content, whose meaning no signature of exclusive canonical XML protects
+    PrefixInContent = "prefix-in-content",
 }
 
 impl Malformed {

@@ -96,6 +96,12 @@ impl<'a> Document<'a> {
     }
 }
 
+/// Steps from child to child that this thread has made.
+#[cfg(test)]
+pub(crate) fn steps() -> u64 {
+    tree::STEPS.get()
+}
+
 /// The exclusive canonical form without comments of any document that is taken as XML, of SAML or not. `inclusive` is
 /// the PrefixList, without `#default`.
 ///

@@ -42,8 +42,8 @@ pub(super) fn parse<'a>(document: &'a [u8], limits: &Limits) -> Result<Tree<'a>>
         tree: Tree {
             source,
             decoded: String::new(),
-            nodes: Vec::with_capacity(document.len() / 24),
-            attributes: Vec::with_capacity(document.len() / 64),
+            nodes: Vec::with_capacity((document.len() / 24).min(limits.nodes_max)),
+            attributes: Vec::with_capacity((document.len() / 64).min(limits.attributes_max)),
             declarations: Vec::with_capacity(16),
             namespaces: Namespace::KNOWN.to_vec(),
             rebound: None,

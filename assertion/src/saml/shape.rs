@@ -3,15 +3,19 @@
 //! Of SAML 2.0's schema (saml-core-2.0-os) this takes what a login needs. Left out, and refused: Advice, statements of
 //! authorisation decisions, extension points whose meaning no policy can know, and everything encrypted. In the
 //! assertion text and elements never mix, so what the policy reads as a value is what every service provider reads.
+//! Attributes of other namespaces are refused, since readers that look at local names take them for the schema's, and so
+//! is more of anything than assertions in use have, so that what follows costs little.
 //!
 //! Namespaces: a prefix that everybody knows means what everybody thinks, and no prefix changes its meaning inside its
 //! scope, since readers that look at prefixes (and people, who all do) would read another document. The default
 //! namespace may change: real assertions hold a KeyInfo with a default namespace of its own.
 
+mod foreign;
+
 use super::{
     Limits, Malformed, Rule,
     characters::{is_ncname, is_space},
-    tree::{Kind, NOBODY, Namespace, Node, NodeId, Spelling, Tree},
+    tree::{Kind, Namespace, Node, NodeId, Spelling, Tree},
 };
 
 type Result<T> = std::result::Result<T, Malformed>;
@@ -42,6 +46,19 @@ const CONVENTIONS: &[(&str, &str)] = &[
     ("xsi", "http://www.w3.org/2001/XMLSchema-instance"),
 ];
 
+/// Nodes right inside one element of the assertion, comments and white space among them.
+const CHILDREN_MAX: usize = 512;
+
+/// Nodes of a Response outside its Assertion.
+const OUTSIDE_MAX: usize = 256;
+
+const XML_SCHEMA: &str = "http://www.w3.org/2001/XMLSchema";
+
+/// Types of XML Schema that values may have. QName and NOTATION are left out for good: their values are names with
+/// prefixes.
+const TYPES: [&str; 9] =
+    ["string", "anyType", "anyURI", "boolean", "integer", "int", "date", "dateTime", "base64Binary"];
+
 /// What an element of the assertion's namespace may hold.
 struct Shape {
     attributes: &'static [&'static str],
@@ -52,10 +69,10 @@ struct Shape {
 enum Content {
     /// Characters in one piece
     Text,
-    /// Elements of the same namespace: name, rank in their order, whether it may be repeated
-    Elements(&'static [(&'static str, u8, bool)]),
-    /// Elements of other namespaces, and attributes of theirs
-    Foreign,
+    /// Elements of the same namespace: name, rank in their order, how many there may be
+    Elements(&'static [(&'static str, u8, u16)]),
+    /// One `ds:KeyInfo`, or nothing
+    Key,
     /// Characters in one piece, or one NameID, or elements of other namespaces
     Value,
 }
@@ -75,60 +92,50 @@ fn shape(local: &str) -> Option<&'static Shape> {
             ["ID", "IssueInstant", "Version"],
             ["ID", "IssueInstant", "Version"],
             Content::Elements(&[
-                ("Issuer", 0, false),
-                ("Subject", 1, false),
-                ("Conditions", 2, false),
-                ("AuthnStatement", 3, true),
-                ("AttributeStatement", 3, true),
+                ("Issuer", 0, 1),
+                ("Subject", 1, 1),
+                ("Conditions", 2, 1),
+                ("AuthnStatement", 3, 1),
+                ("AttributeStatement", 3, 1),
             ])
         ),
-        "Issuer" | "NameID" => {
-            shape!(["Format", "NameQualifier", "SPNameQualifier", "SPProvidedID"], [], Content::Text)
+        "Issuer" => shape!(["Format"], [], Content::Text),
+        "NameID" => shape!(["Format", "NameQualifier", "SPNameQualifier"], [], Content::Text),
+        "Subject" => shape!([], [], Content::Elements(&[("NameID", 0, 1), ("SubjectConfirmation", 1, 4)])),
+        "SubjectConfirmation" => {
+            shape!(["Method"], ["Method"], Content::Elements(&[("NameID", 0, 1), ("SubjectConfirmationData", 1, 1)]))
         }
-        "Subject" => {
-            shape!([], [], Content::Elements(&[("NameID", 0, false), ("SubjectConfirmation", 1, true)]))
-        }
-        "SubjectConfirmation" => shape!(
-            ["Method"],
-            ["Method"],
-            Content::Elements(&[("NameID", 0, false), ("SubjectConfirmationData", 1, false)])
-        ),
         "SubjectConfirmationData" => {
-            shape!(["NotBefore", "NotOnOrAfter", "Recipient", "InResponseTo", "Address"], [], Content::Foreign)
+            shape!(["NotBefore", "NotOnOrAfter", "Recipient", "InResponseTo", "Address"], [], Content::Key)
         }
         "Conditions" => shape!(
             ["NotBefore", "NotOnOrAfter"],
             [],
-            Content::Elements(&[
-                ("AudienceRestriction", 0, true),
-                ("OneTimeUse", 0, true),
-                ("ProxyRestriction", 0, true),
-            ])
+            Content::Elements(&[("AudienceRestriction", 0, 4), ("OneTimeUse", 0, 1)])
         ),
-        "AudienceRestriction" => shape!([], [], Content::Elements(&[("Audience", 0, true)])),
-        "ProxyRestriction" => shape!(["Count"], [], Content::Elements(&[("Audience", 0, true)])),
+        "AudienceRestriction" => shape!([], [], Content::Elements(&[("Audience", 0, 16)])),
         "OneTimeUse" => shape!([], [], NOTHING),
         "AuthnStatement" => shape!(
             ["AuthnInstant", "SessionIndex", "SessionNotOnOrAfter"],
             ["AuthnInstant"],
-            Content::Elements(&[("SubjectLocality", 0, false), ("AuthnContext", 1, false)])
+            Content::Elements(&[("SubjectLocality", 0, 1), ("AuthnContext", 1, 1)])
         ),
         "SubjectLocality" => shape!(["Address", "DNSName"], [], NOTHING),
         "AuthnContext" => shape!(
             [],
             [],
             Content::Elements(&[
-                ("AuthnContextClassRef", 0, false),
-                ("AuthnContextDeclRef", 1, false),
-                ("AuthenticatingAuthority", 2, true),
+                ("AuthnContextClassRef", 0, 1),
+                ("AuthnContextDeclRef", 1, 1),
+                ("AuthenticatingAuthority", 2, 4),
             ])
         ),
         "Audience" | "AuthnContextClassRef" | "AuthnContextDeclRef" | "AuthenticatingAuthority" => {
             shape!([], [], Content::Text)
         }
-        "AttributeStatement" => shape!([], [], Content::Elements(&[("Attribute", 0, true)])),
+        "AttributeStatement" => shape!([], [], Content::Elements(&[("Attribute", 0, 128)])),
         "Attribute" => {
-            shape!(["Name", "NameFormat", "FriendlyName"], ["Name"], Content::Elements(&[("AttributeValue", 0, true)]))
+            shape!(["Name", "NameFormat", "FriendlyName"], ["Name"], Content::Elements(&[("AttributeValue", 0, 64)]))
         }
         "AttributeValue" => shape!([], [], Content::Value),
         _ => return None,
@@ -270,6 +277,9 @@ impl<'t, 'a> Checker<'t, 'a> {
                 return self.fail(Rule::SeveralAssertions, id as NodeId, "there is another Assertion in the document");
             }
         }
+        if tree.nodes.len() - (tree.node(assertion).after - assertion) as usize > OUTSIDE_MAX {
+            return self.fail(Rule::TooManyNodes, 0, "there are too many nodes outside the Assertion");
+        }
         Ok(assertion)
     }
 
@@ -280,12 +290,13 @@ impl<'t, 'a> Checker<'t, 'a> {
         let Some(shape) = shape(node.name.local()) else {
             return self.fail(Rule::UnexpectedElement, id, "SAML 2.0 has no such element, or none that is supported");
         };
-        let open = matches!(shape.content, Content::Foreign | Content::Value);
+        let typed = matches!(shape.content, Content::Key | Content::Value);
         for attribute in tree.attributes(node) {
             let fits = match attribute.namespace {
                 Namespace::NONE => shape.attributes.contains(&attribute.name.qualified),
                 Namespace::XML => true,
-                _ => open || node.name.local() == "Attribute" && attribute.namespace != Namespace::XSI,
+                Namespace::XSI => typed && attribute.name.local() == "type",
+                _ => false,
             };
             if !fits {
                 return self.fail(Rule::UnexpectedAttribute, id, "this element has an attribute that it cannot have");
@@ -298,43 +309,54 @@ impl<'t, 'a> Checker<'t, 'a> {
             }
         }
         match &shape.content {
-            Content::Text => self.one_text(id),
+            Content::Text => self.one_name(id),
             Content::Elements(children) => self.elements(id, children),
-            Content::Foreign => self.foreign_elements(id),
+            Content::Key => self.key(id),
             Content::Value => match self.first_element(id) {
                 None => self.one_text(id),
                 Some(child) if self.is_saml(child) => {
                     if self.tree.children(id).any(|child| self.tree.node(child).kind == Kind::Comment) {
                         return self.fail(Rule::BrokenText, id, "a comment stands where readers expect a value");
                     }
-                    self.elements(id, &[("NameID", 0, false)])
+                    self.elements(id, &[("NameID", 0, 1)])
                 }
-                Some(_) => self.foreign_elements(id),
+                Some(_) => self.foreign(id),
             },
         }
     }
 
-    /// Collects the prefixes that canonicalisation cannot see: those in values of `xsi:type`.
+    /// Collects the prefixes that canonicalisation cannot see: those in values of `xsi:type`. The Assertion itself
+    /// declares them: in the PrefixList they are part of the digest as they are in scope there, so one declared further
+    /// in would change the digest of an assertion that is put into a Response with such a declaration, and one declared
+    /// further out that of an assertion taken out.
     fn types(&mut self, assertion: NodeId) -> Result<()> {
         let tree = self.tree;
+        let declared = tree.declarations(tree.node(assertion));
         for id in assertion..tree.node(assertion).after {
             for attribute in tree.attributes(tree.node(id)) {
-                if attribute.namespace != Namespace::XSI || attribute.name.local() != "type" {
+                if attribute.namespace != Namespace::XSI {
                     continue;
+                }
+                if attribute.name.local() != "type" {
+                    return self.fail(Rule::UnexpectedAttribute, id, "of xsi: no attribute is taken but xsi:type");
                 }
                 let source = attribute.value.spelling != Spelling::Decoded;
                 let spelt = &tree.source[attribute.value.start as usize..attribute.value.end as usize];
                 let Some((prefix, local)) = spelt.split_once(':').filter(|_| source) else {
                     return self.fail(Rule::Type, id, "an xsi:type is a QName with a prefix");
                 };
-                if !is_ncname(prefix) || !is_ncname(local) {
-                    return self.fail(Rule::Type, id, "an xsi:type is a QName with a prefix");
-                }
-                if matches!(local, "QName" | "NOTATION") {
-                    return self.fail(Rule::Type, id, "a value that is itself a QName is not taken");
-                }
-                if !self.is_declared(id, prefix) {
-                    return self.fail(Rule::Type, id, "the prefix of an xsi:type is not declared");
+                let Some(declaration) = declared.iter().find(|declaration| declaration.prefix == prefix) else {
+                    let text = "the prefix of an xsi:type is not declared on the Assertion: declare it there";
+                    return self.fail(Rule::Type, id, text);
+                };
+                let known = match tree.node(id).name.local() {
+                    "SubjectConfirmationData" => {
+                        declaration.namespace == Namespace::SAML && local == "KeyInfoConfirmationDataType"
+                    }
+                    _ => tree.namespace(declaration.namespace) == XML_SCHEMA && TYPES.contains(&local),
+                };
+                if !known {
+                    return self.fail(Rule::Type, id, "this xsi:type is none that is taken here");
                 }
                 if !self.content_prefixes.contains(&prefix) {
                     self.content_prefixes.push(prefix);
@@ -342,18 +364,6 @@ impl<'t, 'a> Checker<'t, 'a> {
             }
         }
         Ok(())
-    }
-
-    fn is_declared(&self, id: NodeId, prefix: &str) -> bool {
-        let mut at = id;
-        while at != NOBODY {
-            let node = self.tree.node(at);
-            if self.tree.declarations(node).iter().any(|declaration| declaration.prefix == prefix) {
-                return true;
-            }
-            at = node.parent;
-        }
-        false
     }
 
     fn is_saml(&self, id: NodeId) -> bool {
@@ -374,9 +384,23 @@ impl<'t, 'a> Checker<'t, 'a> {
         Ok(())
     }
 
-    fn elements(&self, id: NodeId, known: &[(&str, u8, bool)]) -> Result<()> {
-        let mut last = None;
-        for child in self.tree.children(id) {
+    /// A text that is compared: a name, an address. Some readers cut white space off its ends, others do not.
+    fn one_name(&self, id: NodeId) -> Result<()> {
+        self.one_text(id)?;
+        let text = self.tree.children(id).next().map_or("", |child| self.tree.text(self.tree.node(child).text));
+        if text.trim() != text {
+            return self.fail(Rule::BrokenText, id, "this text begins or ends with white space");
+        }
+        Ok(())
+    }
+
+    fn elements(&self, id: NodeId, known: &[(&str, u8, u16)]) -> Result<()> {
+        let mut last = 0;
+        let mut counts = [0_u16; 8];
+        for (index, child) in self.tree.children(id).enumerate() {
+            if index >= CHILDREN_MAX {
+                return self.fail(Rule::TooManyNodes, id, "there are too many nodes in this element");
+            }
             let node = self.tree.node(child);
             match node.kind {
                 Kind::Comment => continue,
@@ -387,56 +411,21 @@ impl<'t, 'a> Checker<'t, 'a> {
                 Kind::Element => {}
             }
             let local = node.name.local();
-            let found = known.iter().find(|(name, ..)| *name == local && node.namespace == Namespace::SAML);
-            let Some((name, rank, repeats)) = found else {
+            let found = known.iter().position(|(name, ..)| *name == local && node.namespace == Namespace::SAML);
+            let Some(found) = found else {
                 return self.fail(Rule::UnexpectedElement, child, "this element has no place here");
             };
-            let in_order = match last {
-                None => true,
-                Some((before, _)) if before < *rank => true,
-                Some((before, same)) => before == *rank && (*repeats || same != *name),
-            };
-            if !in_order {
+            let (_, rank, most) = known[found];
+            counts[found] += 1;
+            if rank < last || most == 1 && counts[found] > 1 {
                 return self.fail(Rule::UnexpectedElement, child, "this element is one too many, or out of its order");
             }
-            last = Some((*rank, *name));
+            if counts[found] > most {
+                let text = format!("at most {most} elements of this name are taken here");
+                return self.fail(Rule::TooManyElements, child, text);
+            }
+            last = rank;
             self.element(child)?;
-        }
-        Ok(())
-    }
-
-    /// Elements of other namespaces, in which only what readers agree on is demanded.
-    fn foreign_elements(&self, id: NodeId) -> Result<()> {
-        let tree = self.tree;
-        for child in tree.children(id) {
-            match tree.node(child).kind {
-                Kind::Text => self.only_space(id, tree.node(child))?,
-                Kind::Comment | Kind::CData => {
-                    return self.fail(Rule::BrokenText, id, "a comment or CDATA stands where readers expect a value");
-                }
-                Kind::Element => {}
-            }
-        }
-        for inner in id + 1..tree.node(id).after {
-            let node = tree.node(inner);
-            if node.kind == Kind::CData {
-                return self.fail(Rule::BrokenText, node.parent, "there is CDATA in this element");
-            }
-            if node.kind != Kind::Element {
-                continue;
-            }
-            if self.is_saml(inner) {
-                return self.fail(Rule::UnexpectedElement, inner, "an element of SAML has no place here");
-            }
-            let (mut text, mut comment) = (false, false);
-            for child in tree.children(inner) {
-                let child = tree.node(child);
-                text |= child.kind == Kind::Text && !self.is_space(child);
-                comment |= child.kind == Kind::Comment;
-            }
-            if text && comment {
-                return self.fail(Rule::BrokenText, inner, "this text is interrupted by a comment");
-            }
         }
         Ok(())
     }

@@ -176,8 +176,8 @@ impl<'a> Tree<'a> {
         Children { tree: self, next: parent + 1, after: self.node(parent).after }
     }
 
-    /// The path of an element, by the document's own prefixes; a position only where an element has siblings of its
-    /// name.
+    /// The path of an element; a position only where an element has siblings of its name. It ends in logs, so it is
+    /// made of names that everybody knows, and `*` stands for one that the document alone has.
     pub(crate) fn xpath(&self, id: NodeId) -> String {
         let mut steps = Vec::new();
         let mut at = id;
@@ -188,22 +188,105 @@ impl<'a> Tree<'a> {
         let mut path = String::new();
         for step in steps.into_iter().rev() {
             let node = self.node(step);
+            let name = step_name(node);
             path.push('/');
-            path.push_str(node.name.qualified);
+            match name {
+                Some(("", local)) => path.push_str(local),
+                Some((prefix, local)) => path.extend([prefix, ":", local]),
+                None => path.push('*'),
+            }
             if node.parent == NOBODY {
                 continue;
             }
-            let same = |sibling: &NodeId| {
-                let sibling = self.node(*sibling);
-                sibling.kind == Kind::Element && sibling.name == node.name
+            let same = |sibling: NodeId| {
+                let sibling = self.node(sibling);
+                let known = |(_, local)| sibling.name.local() == local && step_name(sibling) == name;
+                sibling.kind == Kind::Element && name.is_none_or(known)
             };
-            let before = self.children(node.parent).take_while(|sibling| *sibling != step).filter(same).count();
-            if before > 0 || self.children(node.parent).filter(same).nth(1).is_some() {
+            let (mut before, mut after) = (0_usize, false);
+            for sibling in self.children(node.parent).filter(|sibling| *sibling != step && same(*sibling)) {
+                after = sibling > step;
+                if after {
+                    break;
+                }
+                before += 1;
+            }
+            if before > 0 || after {
                 path.push_str(&format!("[{}]", before + 1));
             }
         }
         path
     }
+}
+
+/// Prefixes and local names that are told in paths.
+const PREFIXES: [&str; 7] = ["", "saml", "saml2", "samlp", "saml2p", "ds", "md"];
+const LOCALS: [&str; 52] = [
+    "Advice",
+    "Assertion",
+    "Attribute",
+    "AttributeStatement",
+    "AttributeValue",
+    "Audience",
+    "AudienceRestriction",
+    "AuthenticatingAuthority",
+    "AuthnContext",
+    "AuthnContextClassRef",
+    "AuthnContextDecl",
+    "AuthnContextDeclRef",
+    "AuthnStatement",
+    "AuthzDecisionStatement",
+    "BaseID",
+    "Conditions",
+    "EncryptedAssertion",
+    "EncryptedAttribute",
+    "EncryptedID",
+    "EncryptionMethod",
+    "EntitiesDescriptor",
+    "EntityDescriptor",
+    "Extensions",
+    "Issuer",
+    "KeyDescriptor",
+    "KeyInfo",
+    "KeyName",
+    "KeyValue",
+    "NameID",
+    "OneTimeUse",
+    "ProxyRestriction",
+    "Response",
+    "RetrievalMethod",
+    "RSAKeyValue",
+    "ECKeyValue",
+    "Signature",
+    "SPSSODescriptor",
+    "Status",
+    "StatusCode",
+    "StatusDetail",
+    "StatusMessage",
+    "Subject",
+    "SubjectConfirmation",
+    "SubjectConfirmationData",
+    "SubjectLocality",
+    "X509Certificate",
+    "X509Data",
+    "X509IssuerSerial",
+    "PrivilegeList",
+    "PrivilegeGroup",
+    "Privilege",
+    "Constraint",
+];
+
+/// An element's name in a path: its prefix, which of SAML's own elements is never another than a known one, and its
+/// local name. `None` when it is the document's own.
+fn step_name<'a>(node: &Node<'a>) -> Option<(&'a str, &'a str)> {
+    let (prefix, local) = (node.name.prefix(), node.name.local());
+    let prefix = match node.namespace {
+        _ if PREFIXES.contains(&prefix) => prefix,
+        Namespace::SAML => "saml",
+        Namespace::SAMLP => "samlp",
+        _ => return None,
+    };
+    LOCALS.contains(&local).then_some((prefix, local))
 }
 
 /// The children of a node, of an open one those that were read so far.
@@ -222,9 +305,17 @@ impl Iterator for Children<'_, '_> {
         if this >= self.after || this as usize >= self.tree.nodes.len() {
             return None;
         }
+        #[cfg(test)]
+        STEPS.set(STEPS.get() + 1);
         self.next = self.tree.node(this).after;
         Some(this)
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Steps from one child to the next, by all of this thread: what looking at a document costs.
+    pub(crate) static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 fn range((start, end): (u32, u32)) -> Range<usize> {

@@ -45,7 +45,7 @@ impl<'d> Element<'d> {
         first.map_or("", |child| self.tree.text(child.text))
     }
 
-    /// The element's path, by the document's own prefixes: `/samlp:Response/saml:Assertion/saml:Subject`.
+    /// The element's path: `/samlp:Response/saml:Assertion/saml:Subject`; `*` for names that the document alone has.
     pub fn xpath(self) -> String {
         self.tree.xpath(self.id)
     }
@@ -165,6 +165,16 @@ impl<'d> NameId<'d> {
     pub fn format(self) -> Option<&'d str> {
         self.0.attribute("Format")
     }
+
+    /// `NameQualifier`: in whose domain the name is one.
+    pub fn name_qualifier(self) -> Option<&'d str> {
+        self.0.attribute("NameQualifier")
+    }
+
+    /// `SPNameQualifier`: for which provider the name was made.
+    pub fn sp_name_qualifier(self) -> Option<&'d str> {
+        self.0.attribute("SPNameQualifier")
+    }
 }
 
 impl<'d> Subject<'d> {
@@ -212,6 +222,11 @@ impl<'d> SubjectConfirmationData<'d> {
         self.0.attribute("Recipient")
     }
 
+    /// How many `ds:KeyInfo` it has.
+    pub fn key_infos(self) -> usize {
+        self.0.children().count()
+    }
+
     /// `InResponseTo`
     pub fn in_response_to(self) -> Option<&'d str> {
         self.0.attribute("InResponseTo")
@@ -237,11 +252,6 @@ impl<'d> Conditions<'d> {
     /// Whether there is a `OneTimeUse`.
     pub fn one_time_use(self) -> bool {
         self.0.named("OneTimeUse").next().is_some()
-    }
-
-    /// Whether there is a `ProxyRestriction`.
-    pub fn proxy_restriction(self) -> bool {
-        self.0.named("ProxyRestriction").next().is_some()
     }
 }
 
@@ -270,8 +280,21 @@ impl<'d> AuthnStatement<'d> {
 
     /// `AuthnContextClassRef` of the `AuthnContext`
     pub fn class_ref(self) -> Option<&'d str> {
-        let context = self.0.named("AuthnContext").next()?;
-        context.named("AuthnContextClassRef").next().map(Element::text)
+        self.context("AuthnContextClassRef").next().map(Element::text)
+    }
+
+    /// Every `AuthnContextDeclRef` of the `AuthnContext`
+    pub fn decl_refs(self) -> impl Iterator<Item = Element<'d>> + Clone {
+        self.context("AuthnContextDeclRef")
+    }
+
+    /// Every `AuthenticatingAuthority` of the `AuthnContext`
+    pub fn authorities(self) -> impl Iterator<Item = Element<'d>> + Clone {
+        self.context("AuthenticatingAuthority")
+    }
+
+    fn context(self, name: &'static str) -> impl Iterator<Item = Element<'d>> + Clone {
+        self.0.named("AuthnContext").flat_map(move |context| context.named(name))
     }
 }
 

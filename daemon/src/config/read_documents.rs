@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use segl_assertion::{
     Pattern,
     jws::{self, ClaimRule, JwsPolicy},
-    policy::{AssertionPolicy, CapacityRule, Profile},
+    policy::{AssertionPolicy, CapacityRule, ConfirmationMethod, Profile},
 };
 
 use super::{
@@ -39,18 +39,24 @@ pub(super) fn assertion(
         issuers: texts(&section, "issuers"),
         audiences: patterns(&section, "audiences"),
         recipients: patterns(&section, "recipients"),
+        confirmation_methods: confirmation_methods(&section),
         validity_max_s: section.duration("validity_max", "0s", range.clone()).as_secs(),
         session_max_s: section.value("session_max").and_then(|value| value.duration(range)).map(|max| max.as_secs()),
         clock_distance_max_s: section
             .duration("clock_distance_max", "30s", Duration::ZERO..=CLOCK_DISTANCE_MAX)
             .as_secs(),
         name_id_formats: texts(&section, "name_id_formats"),
-        required_attributes: texts(&section, "required_attributes"),
+        authn_context_classes: authn_context_classes(&section),
+        authenticating_authorities: texts(&section, "authenticating_authorities"),
+        allowed_attributes: attributes(&section, "allowed_attributes"),
+        friendly_names: friendly_names(&section),
+        required_attributes: attributes(&section, "required_attributes"),
         forbidden_attributes: patterns(&section, "forbidden_attributes"),
         element_valued_attributes: texts(&section, "element_valued_attributes"),
         spec_versions: texts(&section, "spec_versions"),
         assurance_levels: texts(&section, "assurance_levels"),
         capacity: section.one_of("capacity", CapacityRule::Agrees, &rules),
+        other_companies: section.flag("other_companies", false),
         profile: section.value("profile").and_then(|value| value.one_of(&[("oiosaml3", Profile::Oiosaml3)])),
     };
     section.finish();
@@ -74,8 +80,18 @@ pub(super) fn jws(grant: &Section<'_>, operations: &[Operation], key: Option<&At
             .as_secs(),
         claims: claims(&section),
         forbidden_claims: texts(&section, "forbidden_claims"),
-        capacity_claim: section.value("capacity_claim").and_then(Value::text).map(str::to_owned),
+        capacity_claim: capacity_claim(&section),
+        selective: section.flag("selective", false),
     };
+    if policy.selective
+        && policy.needs_the_whole_payload()
+        && let Some(value) = section.value("selective")
+    {
+        let text =
+            "with `selective` claims stand behind digests, where no rule can see that one is absent or what it says";
+        let hint = "take out `forbidden_claims`, `capacity_claim`, `no_token` and claims that are not `required`";
+        value.error(text, format!("{hint}, or `selective`"));
+    }
     let of_tokens = ["issuers", "audiences", "lifetime_max"];
     if no_token {
         for name in of_tokens.into_iter().filter(|name| section.has(name)) {
@@ -147,6 +163,83 @@ fn pattern(value: Value<'_>) -> Option<Pattern> {
         value.error(format!("{text:?}: {error}"), "a whole value, or \"https://sp.example/*\", or \"urn:dk:sp:*\"");
     }
     pattern.ok()
+}
+
+/// Names of attributes. Readers that trim or fold must find the same ones.
+fn attributes(section: &Section<'_>, name: &'static str) -> Vec<String> {
+    let read = |item: Value<'_>| {
+        let text = item.text()?;
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            item.error(format!("{text:?} is no name of an attribute"), "printable ASCII without white space");
+        }
+        Some(text.to_owned())
+    };
+    let names = section.value(name).and_then(|value| value.distinct(read)).unwrap_or_default();
+    for (index, name) in names.iter().enumerate() {
+        if let Some(twin) = names[..index].iter().find(|other| other.value.eq_ignore_ascii_case(&name.value)) {
+            let text = format!("{:?} and {:?} differ by upper and lower case alone", twin.value, name.value);
+            section.collector().error(&name.span, text, "take one of them out: some readers take them for one");
+        }
+    }
+    names.into_iter().map(|name| name.value).collect()
+}
+
+fn friendly_names(section: &Section<'_>) -> Vec<(String, String)> {
+    let Some(items) = section.value("friendly_names").and_then(Value::list) else { return Vec::new() };
+    let mut all: Vec<(String, String)> = Vec::new();
+    for item in items {
+        let Some(table) = item.table() else { continue };
+        let attribute = table.required("attribute", "attribute = \"https://...\"").and_then(Value::text);
+        let name = table.required("name", "name = \"CVR number\"").and_then(Value::text);
+        table.finish();
+        let (Some(attribute), Some(name)) = (attribute, name) else { continue };
+        if all.iter().any(|(other, twin)| other != attribute && twin.trim().eq_ignore_ascii_case(name.trim())) {
+            item.error(format!("{name:?} is the FriendlyName of another attribute"), "give each its own");
+        }
+        all.push((attribute.to_owned(), name.to_owned()));
+    }
+    all
+}
+
+fn confirmation_methods(section: &Section<'_>) -> Vec<ConfirmationMethod> {
+    const METHODS: [(&str, ConfirmationMethod); 2] =
+        [("bearer", ConfirmationMethod::Bearer), ("holder-of-key", ConfirmationMethod::HolderOfKey)];
+    let Some(value) = section.value("confirmation_methods") else { return vec![ConfirmationMethod::Bearer] };
+    let methods = value.distinct(|item| item.one_of(&METHODS)).unwrap_or_default();
+    methods.into_iter().map(|method| method.value).collect()
+}
+
+/// Levels of assurance have a list of their own, and a class that is one agrees with it.
+fn authn_context_classes(section: &Section<'_>) -> Vec<String> {
+    const LEVELS: &str = "https://data.gov.dk/concept/core/nsis/loa/";
+    let classes = texts(section, "authn_context_classes");
+    if let Some(value) = section.value("authn_context_classes")
+        && classes.iter().any(|class| class.starts_with(LEVELS))
+    {
+        let hint = "list the levels in `assurance_levels`: AuthnContextClassRef may be the assertion's own";
+        value.error(format!("a class in {LEVELS} is not allowed by this list"), hint);
+    }
+    classes
+}
+
+/// The claim that is held against the request's capacity, or the word that none is.
+fn capacity_claim(section: &Section<'_>) -> Option<String> {
+    let compared = section.one_of("capacity", true, &[("agrees", true), ("not-compared", false)]);
+    let claim = section.value("capacity_claim");
+    match (claim, compared) {
+        (None, true) => {
+            let text = "[tenant.grant.jws] does not say which claim agrees with the request's capacity";
+            let hint =
+                "capacity_claim = \"cvr\", or capacity = \"not-compared\" for tokens that say nothing of companies";
+            section.collector().missing(section.span(), text, hint);
+        }
+        (Some(claim), false) => {
+            let text = "`capacity_claim` says nothing with capacity = \"not-compared\"";
+            claim.error(text, "take one of them out");
+        }
+        _ => {}
+    }
+    claim.and_then(Value::text).map(str::to_owned)
 }
 
 fn header_parameters(section: &Section<'_>) -> Vec<String> {

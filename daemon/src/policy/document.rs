@@ -64,26 +64,29 @@ pub struct Faces {
     jws: [Option<JwsKey>; 4],
     /// Likewise
     assertion: [Option<saml::KeyInfo>; 4],
-    /// Bytes of the longest of them
-    len_max: usize,
+    /// Bytes of each
+    lens: [usize; 4],
 }
 
 impl Faces {
     pub(super) fn new(purpose: Purpose, label: &str, certificate: Option<&Chain>) -> Faces {
         let certificates = certificate.map_or(&[][..], Chain::certificates);
-        // In base64, with what is around each of them.
-        let len_max = certificates.iter().map(|der| der.len() * 4 / 3 + 100).sum();
+        // In base64 (of a JWS's header in base64 once more), with what is around each of them.
+        let len = |der: &CertificateDer<'_>| der.len() * if purpose == Purpose::Jws { 16 } else { 12 } / 9 + 100;
+        let chain = certificates.iter().map(len).sum();
+        let lens = [0, certificates.first().map_or(0, len), chain, 0];
         match purpose {
-            Purpose::Jws => Faces { jws: jws_faces(label, certificates), len_max, ..Faces::default() },
-            Purpose::Assertion => Faces { assertion: assertion_faces(certificates), len_max, ..Faces::default() },
+            Purpose::Jws => Faces { jws: jws_faces(label, certificates), lens, ..Faces::default() },
+            Purpose::Assertion => Faces { assertion: assertion_faces(certificates), lens, ..Faces::default() },
             _ => Faces::default(),
         }
     }
 
-    /// By how much a signature makes its document longer, at most, in bytes.
-    pub fn growth_max(&self) -> usize {
-        const SIGNATURE: usize = 4096;
-        self.len_max + SIGNATURE
+    /// By how much a signature that shows its key so makes its document longer, at most, in bytes; what waits with it
+    /// for the token is counted in.
+    pub fn growth(&self, key_info: KeyInfo) -> usize {
+        const SIGNATURE: usize = 3072;
+        self.lens[key_info as usize] + SIGNATURE
     }
 }
 

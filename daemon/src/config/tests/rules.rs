@@ -215,7 +215,8 @@ fn documents(assertion: &str, jws: &str) -> String {
 
 const ASSERTION: &str = "[tenant.grant.assertion]\nissuers = [\"https://idp.example\"]\naudiences = [\"urn:dk:sp:*\"]\n\
                          validity_max = \"1h\"\nname_id_formats = [\"persistent\"]\n";
-const JWS: &str = "[tenant.grant.jws]\nissuers = [\"https://idp.example\"]\nlifetime_max = \"10m\"\n";
+const JWS: &str = "[tenant.grant.jws]\nissuers = [\"https://idp.example\"]\nlifetime_max = \"10m\"\n\
+                   capacity = \"not-compared\"\n";
 
 #[test]
 fn a_grant_to_sign_documents_says_which_and_takes_its_operation_from_the_key() {
@@ -235,7 +236,11 @@ fn a_grant_to_sign_documents_that_does_not_say_which_is_refused() {
     only(&site, &documents("", JWS), "\"sign-assertion\" is granted without [tenant.grant.assertion]");
     only(&site, &documents(ASSERTION, ""), "\"sign-jws\" is granted without [tenant.grant.jws]");
     only(&site, &documents(&format!("{ASSERTION}{JWS}"), JWS), "says nothing without the operation \"sign-jws\"");
-    only(&site, &documents(ASSERTION, "[tenant.grant.jws]\nissuers = [\"i\"]\n"), "has no `lifetime_max`");
+    only(
+        &site,
+        &documents(ASSERTION, "[tenant.grant.jws]\nissuers = [\"i\"]\ncapacity_claim = \"cvr\"\n"),
+        "has no `lifetime_max`",
+    );
 }
 
 #[test]
@@ -246,7 +251,18 @@ fn what_a_grant_says_of_documents_is_checked_to_the_letter() {
     only(&site, &assertion("profile = \"oiosaml2\""), "did you mean \"oiosaml3\"?");
     only(&site, &assertion("assurance_level = [\"High\"]"), "did you mean `assurance_levels`?");
     only(&site, &assertion("session_max = \"2000h\""), "must be a duration");
+    only(&site, &assertion("allowed_attributes = [\"urn:a \"]"), "no name of an attribute");
+    only(&site, &assertion("allowed_attributes = [\"urn:cvr\", \"urn:CVR\"]"), "differ by upper and lower case alone");
+    let friendly =
+        "friendly_names = [{ attribute = \"urn:a\", name = \"cvr\" }, { attribute = \"urn:b\", name = \"CVR\" }]";
+    only(&site, &assertion(friendly), "the FriendlyName of another attribute");
+    only(&site, &assertion("confirmation_methods = [\"sender-vouches\"]"), "\"bearer\", \"holder-of-key\"");
+    let level = "authn_context_classes = [\"https://data.gov.dk/concept/core/nsis/loa/High\"]";
+    only(&site, &assertion(level), "is not allowed by this list");
     let jws = |more: &str| documents(ASSERTION, &format!("{JWS}{more}\n"));
+    only(&site, &jws("capacity_claim = \"cvr\""), "says nothing with capacity = \"not-compared\"");
+    only(&site, &jws("").replace("capacity = \"not-compared\"\n", ""), "does not say which claim agrees");
+    only(&site, &jws("selective = true\nforbidden_claims = [\"admin\"]"), "claims stand behind digests");
     only(&site, &jws("header_parameters = [\"jku\"]"), "no header parameter that a caller may send");
     only(&site, &jws("claims = [{ name = \"acr\" }, { name = \"acr\" }]"), "a rule for the claim \"acr\" already");
     only(&site, &jws("no_token = true").replace("lifetime_max = \"10m\"\n", ""), "with `no_token` the payload has no");
