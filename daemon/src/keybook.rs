@@ -182,7 +182,7 @@ impl KeyCard {
         self.holdings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn holding(&self, token: u16) -> Option<Holding> {
+    pub(crate) fn holding(&self, token: u16) -> Option<Holding> {
         self.holdings().into_iter().find_map(|(at, holding)| (at == token).then_some(holding))
     }
 

@@ -4,7 +4,9 @@
 //! A self-test signs the hash of a message that is made inside ([`crate::signing::Desk::order_self_test`]); the
 //! signature is verified and destroyed. Tests of many tokens are under way at once, so that a stuck one delays no other.
 
+mod checks;
 mod news;
+mod suspects;
 mod trials;
 
 use std::{

@@ -13,11 +13,11 @@ use std::{
 };
 
 use metrics::counter;
-use segl_audit::{OutcomeResult, Record, Settled};
-use segl_hsm::{KeyReport, Rung, Signed, verify::verify};
-use segl_pool::{Completion, Failure, TokenSet, TokenState};
+use segl_audit::Record;
+use segl_hsm::{KeyId, KeyReport};
+use segl_pool::{Completion, TokenSet, TokenState};
 
-use super::{Event, Keeper, WRONG_SIGNATURES};
+use super::{Event, Keeper, checks::Doubt, suspects::Suspects};
 use crate::{
     clock,
     config::{Purpose, SelfTest},
@@ -37,18 +37,21 @@ const ROUND_EVERY: Duration = Duration::from_secs(5);
 const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the journal may take with a self-test's intent.
-const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Signatures discarded by self-tests, by result.
 pub(crate) const SELF_TESTS: &str = "segl_self_tests_total";
 
 /// The keeper's thread.
 pub(super) struct Trials {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     keeper: Arc<Keeper>,
     inbox: u16,
     next_tag: u64,
     under_way: HashMap<u64, Test>,
+    /// Nobody waits for these any more; they are still in the token, and what comes of them is recorded
+    given_up: HashMap<u64, Test>,
+    suspects: Suspects,
     /// The latest of each token
     trials: HashMap<u16, Trial>,
     next_trial: u64,
@@ -78,19 +81,23 @@ impl Trial {
     fn speaks_for_it(&self) -> bool {
         self.passed > 0 || self.unclear == 0
     }
+
+    fn came_to_nothing(&self) -> bool {
+        self.left == 0 && self.passed == 0 && self.unclear > 0
+    }
 }
 
 /// A test under way.
-struct Test {
-    card: Arc<KeyCard>,
-    token: u16,
-    question: Question,
+pub(super) struct Test {
+    pub(super) card: Arc<KeyCard>,
+    pub(super) token: u16,
+    pub(super) question: Question,
     trial: Option<u64>,
     ends: Instant,
 }
 
 /// What is done to find out.
-enum Question {
+pub(super) enum Question {
     /// It signs something
     Signature {
         /// In the journal
@@ -109,6 +116,8 @@ impl Trials {
             inbox,
             next_tag: 0,
             under_way: HashMap::new(),
+            given_up: HashMap::new(),
+            suspects: Suspects::default(),
             trials: HashMap::new(),
             next_trial: 0,
             replacements: 0,
@@ -134,6 +143,7 @@ impl Trials {
             }
             if Instant::now() >= next_round {
                 next_round = Instant::now() + ROUND_EVERY;
+                self.try_forgotten();
                 let due = self.due();
                 self.begin(due, None);
             }
@@ -175,7 +185,8 @@ impl Trials {
                 });
             }
             Event::Probation(token, round) => {
-                if !self.trials.contains_key(&token) {
+                // A trial that ended in nothing may have begun before the pool knew of the login.
+                if self.trials.get(&token).is_none_or(Trial::came_to_nothing) {
                     let held = |card: &Arc<KeyCard>| {
                         card.holdings().iter().any(|(at, holding)| *at == token && !holding.is_unfit())
                     };
@@ -215,8 +226,19 @@ impl Trials {
         }
     }
 
+    /// A token on probation signs nothing until its trial is over, so none is left without one, whatever order the
+    /// pool's news came in.
+    fn try_forgotten(&mut self) {
+        for (token, state) in (0..).zip(self.shared.desk.pool_snapshot().tokens) {
+            if state.state == TokenState::Probation && !self.trials.contains_key(&token) {
+                self.take(Event::Probation(token, state.rungs.probations));
+            }
+        }
+    }
+
     /// Begins a trial of a token by these keys.
     fn try_token(&mut self, token: u16, cards: Vec<Arc<KeyCard>>) {
+        let cards = self.suspects.set_aside(token, cards, |card| card.entry.id);
         self.next_trial += 1;
         let number = self.next_trial;
         // A login to a token that is on probation already, as for new keys, does not end that.
@@ -234,14 +256,35 @@ impl Trials {
         let is_due = |card: &KeyCard, holding: &Holding| match holding {
             Holding::Untested | Holding::Failed(_) => true,
             // What was only looked at as long as it did not sign has to show now that it can.
-            Holding::Passed(at_s) => now_s - at_s >= TEST_EVERY_S || card.entry.begins_in(*at_s, now_s),
+            // One that was passed in the future was passed by a clock that has been set back since.
+            Holding::Passed(at_s) => !(0..TEST_EVERY_S).contains(&(now_s - at_s)) || card.entry.begins_in(*at_s, now_s),
             Holding::Unfit(_) | Holding::Stranger(_) => false,
         };
-        let tested = |id, token| self.under_way.values().any(|test| test.card.entry.id == id && test.token == token);
+        let now = Instant::now();
+        let tokens = self.shared.desk.pool_snapshot().tokens;
+        // One that is away refuses every test: it is tested when it comes back.
+        let answers = |token: u16| {
+            tokens
+                .get(usize::from(token))
+                .is_some_and(|token| matches!(token.state, TokenState::Ready | TokenState::Probation))
+        };
+        let tests = || self.under_way.values().chain(self.given_up.values());
+        let tested = |id, token| tests().any(|test| test.card.entry.id == id && test.token == token);
         let all = self.shared.keys.cards().into_iter().flat_map(held);
-        all.filter(|(card, token, holding)| is_due(card, holding) && !tested(card.entry.id, *token))
-            .map(|(card, token, _)| (card, token))
-            .collect()
+        let due = all.filter(|(card, token, holding)| {
+            let id = card.entry.id;
+            is_due(card, holding) && answers(*token) && !tested(id, *token) && self.suspects.may_try(id, *token, now)
+        });
+        let due: Vec<_> = due.map(|(card, token, _)| (card, token)).collect();
+        let (suspected, mut due): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|(card, token)| self.suspects.holds(card.entry.id, *token));
+        // Each by itself, when nobody else can be taken along.
+        for (card, token) in suspected {
+            if !due.iter().any(|(_, other)| *other == token) && !tests().any(|test| test.token == token) {
+                due.push((card, token));
+            }
+        }
+        due
     }
 
     fn begin(&mut self, due: Vec<(Arc<KeyCard>, u16)>, trial: Option<u64>) {
@@ -288,7 +331,10 @@ impl Trials {
     }
 
     fn tested(&mut self, completion: &Completion) {
-        if let Some(test) = self.under_way.remove(&completion.tag) {
+        if let Some(test) = self.given_up.remove(&completion.tag) {
+            // What it shows came too late to say anything of the key.
+            let _ = self.check(&test, completion);
+        } else if let Some(test) = self.under_way.remove(&completion.tag) {
             let outcome = self.check(&test, completion);
             self.end(test.trial, &test.card, test.token, outcome);
         }
@@ -296,12 +342,10 @@ impl Trials {
 
     fn give_up_overdue(&mut self) {
         let now = Instant::now();
-        for (_, test) in self.under_way.extract_if(|_, test| test.ends <= now).collect::<Vec<_>>() {
-            if let Question::Signature { intent, .. } = test.question {
-                self.shared.desk.abandon(intent, "no answer to a self-test");
-            }
+        for (tag, test) in self.under_way.extract_if(|_, test| test.ends <= now).collect::<Vec<_>>() {
             let why = Doubt::Circumstances("the token did not answer in time".into());
             self.end(test.trial, &test.card, test.token, Err(why));
+            self.given_up.insert(tag, test);
         }
     }
 
@@ -311,13 +355,38 @@ impl Trials {
         if let Some(of) = self.trials.get_mut(&token).filter(|of| trial == Some(of.number)) {
             of.left -= 1;
             of.passed += usize::from(outcome.is_ok());
-            of.unclear += usize::from(matches!(outcome, Err(Doubt::Circumstances(_))));
+            of.unclear += usize::from(matches!(outcome, Err(Doubt::Circumstances(_) | Doubt::Token(_))));
         }
+        let id = card.entry.id;
         match outcome {
-            Ok(()) => self.judge(card, token, Ok(())),
-            Err(Doubt::Key(why)) => self.judge(card, token, Err(why)),
+            Ok(()) => {
+                self.suspects.clear(id, token);
+                self.judge(card, token, Ok(()));
+            }
+            Err(Doubt::Key(why)) => {
+                self.suspects.clear(id, token);
+                self.judge(card, token, Err(why));
+            }
             Err(Doubt::Circumstances(why)) => self.postpone(card, token, &why),
+            Err(Doubt::Token(why)) => {
+                self.suspects.accuse(id, token, Instant::now());
+                if self.suspects.holds(id, token) && self.others_pass(id, token) {
+                    self.judge(card, token, Err(format!("it brings the token down, whose other keys sign: {why}")));
+                } else {
+                    self.postpone(card, token, &why);
+                }
+            }
         }
+    }
+
+    /// Whether some other key of the token signs there.
+    fn others_pass(&self, id: KeyId, token: u16) -> bool {
+        let passes = |card: &Arc<KeyCard>| {
+            card.entry.id != id
+                && !self.suspects.holds(card.entry.id, token)
+                && matches!(card.holding(token), Some(Holding::Passed(_)))
+        };
+        self.shared.keys.cards().iter().any(passes)
     }
 
     /// Gives the pool the word on tokens whose trial is over.
@@ -347,50 +416,6 @@ impl Trials {
             let fit = card.fit_tokens();
             card.set_route((!fit.is_empty()).then(|| self.route_over(fit)));
         }
-    }
-
-    /// Whether the key is well.
-    fn check(&self, test: &Test, completion: &Completion) -> Result<(), Doubt> {
-        match &test.question {
-            Question::Signature { intent, order } => self.check_signature(test, *intent, order, completion),
-            Question::Presence => completion.result.as_ref().map(drop).map_err(doubt),
-        }
-    }
-
-    /// Whether the signature is right; it is destroyed in any case.
-    fn check_signature(
-        &self,
-        test: &Test,
-        intent: u64,
-        order: &SelfTestOrder,
-        completion: &Completion,
-    ) -> Result<(), Doubt> {
-        let token = &self.shared.token_names[usize::from(test.token)];
-        let settled = self.shared.desk.wait_until_settled(intent, RECORD_TIMEOUT);
-        let outcome = match &completion.result {
-            Err(failure) => Err(doubt(failure)),
-            Ok(_) if settled != Settled::Durable => Err(Doubt::Circumstances("its intent was not recorded".into())),
-            Ok(signature) => match test.card.shown() {
-                Some(shown) => {
-                    verify(&shown.info.spki_der, order.algorithm, order.message(), signature).map_err(|_| {
-                        counter!(WRONG_SIGNATURES, "token" => token.to_string()).increment(1);
-                        Doubt::Key("it made a WRONG signature".into())
-                    })
-                }
-                None => Err(Doubt::Circumstances("no token has shown its public key".into())),
-            },
-        };
-        let reason = match &outcome {
-            Ok(()) => "self-test passed".to_owned(),
-            Err(Doubt::Key(why) | Doubt::Circumstances(why)) => format!("self-test failed: {why}"),
-        };
-        let result = match completion.verdict() {
-            None => OutcomeResult::Discarded { reason: reason.into(), signature_sha256: None },
-            Some(verdict) if verdict.signed == Signed::Unknown => OutcomeResult::Unknown { code: reason.into() },
-            Some(_) => OutcomeResult::NotSigned { code: reason.into() },
-        };
-        self.shared.desk.close(intent, result, Some(token), completion);
-        outcome
     }
 
     /// The test says nothing about the key: it stays as it is and is tested again soon.
@@ -430,21 +455,6 @@ impl Trials {
             self.shared.desk.set_routes(&routes);
         }
         route
-    }
-}
-
-/// What a failed self-test casts doubt on.
-enum Doubt {
-    /// The key on that token: it is not used there until it passes
-    Key(String),
-    /// Only the moment: session, load, disk. The pool deals with those for every request
-    Circumstances(String),
-}
-
-fn doubt(failure: &Failure) -> Doubt {
-    match failure {
-        Failure::Token(error) if error.verdict().rung == Rung::None => Doubt::Key(error.to_string()),
-        other => Doubt::Circumstances(other.to_string()),
     }
 }
 
