@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use segl_assertion::policy::ConfirmationMethod;
 use segl_hsm::{Algorithm, pkcs11::PinSource};
 use segl_wire::Class;
 
@@ -228,6 +229,14 @@ fn a_grant_to_sign_documents_says_which_and_takes_its_operation_from_the_key() {
     assert_eq!((rules.validity_max_s, rules.clock_distance_max_s, rules.profile), (3600, 30, None));
     assert!(rules.audiences[0].matches("urn:dk:sp:borger"));
     assert_eq!(tokens.jws.as_deref().unwrap().lifetime_max_s, 600);
+    assert_eq!(rules.confirmation_methods, [ConfirmationMethod::Bearer]);
+    let more = "confirmation_methods = [\"bearer\", \"holder-of-key\"]\nother_companies = true\n\
+                friendly_names = [{ attribute = \"urn:a\", name = \"A\" }]\nallowed_attributes = [\"urn:a\"]\n";
+    let config = site.config(&documents(&format!("{ASSERTION}{more}"), JWS));
+    let rules = config.tenants[0].grants[1].assertion.as_deref().unwrap();
+    assert_eq!(rules.confirmation_methods, [ConfirmationMethod::Bearer, ConfirmationMethod::HolderOfKey]);
+    assert_eq!(rules.friendly_names, [("urn:a".to_owned(), "A".to_owned())]);
+    assert!(rules.other_companies && rules.allowed_attributes == ["urn:a"]);
 }
 
 #[test]
