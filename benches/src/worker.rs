@@ -220,7 +220,7 @@ pub(crate) fn main(assignment: &str) -> Result<()> {
 /// What opens the threads' sessions.
 enum Opener {
     Ring,
-    Bare(BareModule),
+    Bare(Box<BareModule>),
     Hsm(Box<dyn segl_hsm::Token>),
 }
 
@@ -233,7 +233,7 @@ impl Opener {
         let opener = match (assignment.road, &assignment.seat) {
             (Road::Bare, Seat::Ring { .. }) => Opener::Ring,
             (Road::Bare, Seat::Pkcs11 { module, uri, key_uri, pin_file }) => {
-                Opener::Bare(BareModule::load(module, uri, key_uri, pin_file)?)
+                Opener::Bare(Box::new(BareModule::load(module, uri, key_uri, pin_file)?))
             }
             (Road::Hsm, Seat::Ring { directory, file }) => {
                 let token = EmbeddedToken::open_directory("bench", directory, module_id, &[])?;
