@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     time::{Duration, SystemTime},
 };
 
@@ -23,6 +23,8 @@ const ALGORITHM: &str = "ecdsa-p256-sha256";
 /// Connections under load, and requests in flight on each.
 const CONNECTIONS: usize = 3;
 const PIPELINED: usize = 16;
+/// Between two of them: every record is read at the end.
+const PACE: Duration = Duration::from_millis(2);
 /// From the reload that publishes a version to its instant: longer than a reload takes on a loaded machine.
 const NOTICE: Duration = Duration::from_secs(10);
 
@@ -35,13 +37,13 @@ struct Made {
     signature: Vec<u8>,
 }
 
-/// Signs until it is told to stop; nothing may be refused or lost.
-fn sign_until(stop: &AtomicBool, mut conversation: Conversation, name: &str) -> Vec<Made> {
+/// Signs until it is told to stop, without a moment in which nothing is in flight; nothing may be refused or lost.
+fn sign_until(stop: &Receiver<()>, mut conversation: Conversation, name: &str) -> Vec<Made> {
     let limits = Limits::from(conversation.hello());
     let (mut in_flight, mut made) = (HashMap::new(), BTreeMap::new());
     let mut count = 0;
     loop {
-        let stopping = stop.load(Ordering::Relaxed);
+        let stopping = stop.recv_timeout(PACE) != Err(RecvTimeoutError::Timeout);
         while in_flight.len() < PIPELINED && !stopping {
             let reference = format!("{name}-{count}");
             let digest = digest_of(&reference);
@@ -111,19 +113,13 @@ fn a_key_is_rolled_over_under_load_at_its_instant_and_the_version_before_is_reti
     assert!(versions(&mut watcher).is_empty());
     let second_uri = format!("pkcs11:{}", room.site.softhsm().unwrap().generate("EC:prime256v1", "seal-2").unwrap());
 
-    let stop = AtomicBool::new(false);
     let conversations: Vec<_> = (0..CONNECTIONS).map(|_| connect(&room.site, 0)).collect();
     let (instant, keys, made) = std::thread::scope(|scope| {
-        let clients: Vec<_> = conversations
-            .into_iter()
-            .enumerate()
-            .map(|(at, conversation)| {
-                scope.spawn({
-                    let stop = &stop;
-                    move || sign_until(stop, conversation, &format!("roll-{at}"))
-                })
-            })
-            .collect();
+        let clients = conversations.into_iter().enumerate().map(|(at, conversation)| {
+            let (stop, stopped) = channel();
+            (stop, scope.spawn(move || sign_until(&stopped, conversation, &format!("roll-{at}"))))
+        });
+        let (stops, clients): (Vec<_>, Vec<_>) = clients.unzip();
 
         // The next version is published, and the first one goes on under a name.
         let instant = (OffsetDateTime::now_utc() + NOTICE).replace_nanosecond(0).unwrap();
@@ -148,7 +144,8 @@ fn a_key_is_rolled_over_under_load_at_its_instant_and_the_version_before_is_reti
         let first = version("2026", &first_uri, instant - time::Duration::days(300), "retired = true");
         put_key(&mut room.site, &[first, version("2027", &second_uri, instant, "")].concat());
         room.reload_taken();
-        stop.store(true, Ordering::Relaxed);
+        // Those who wait for a word hear that nobody will say it.
+        drop(stops);
         let made: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
         (SystemTime::from(instant), published, made)
     });
