@@ -287,17 +287,19 @@ fn calls_that_hang_while_sessions_come_and_go_hold_up_nobody() {
 }
 
 #[test]
-fn a_c_finalize_that_hangs_holds_up_its_own_module_alone() {
-    let fire = Fire::light(&TWO, true);
-    let accounts = fire.load(|load| {
-        fire.hsms[0].fault(Call::Finalize, When::Times(1), Does::Hang { for_ms: None }).unwrap();
-        fire.tell(Command::Die { token: None, opens: true, until: Revives::Finalise });
-        fire.hsms[0].wait_for("hanging", 1).unwrap();
-        load.answers(2_000);
-        fire.tell(Command::Release);
-        fire.recovered();
-    });
-    fire.put_out(&accounts, &[]);
+fn a_c_finalize_or_c_initialize_that_hangs_holds_up_its_own_module_alone() {
+    for call in [Call::Finalize, Call::Initialize] {
+        let fire = Fire::light(&TWO, true);
+        let accounts = fire.load(|load| {
+            fire.hsms[0].fault(call, When::Times(1), Does::Hang { for_ms: None }).unwrap();
+            fire.tell(Command::Die { token: None, opens: true, until: Revives::Finalise });
+            fire.hsms[0].wait_for("hanging", 1).unwrap();
+            load.answers(2_000);
+            fire.tell(Command::Release);
+            fire.recovered();
+        });
+        fire.put_out(&accounts, &[]);
+    }
 }
 
 #[test]

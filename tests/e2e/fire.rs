@@ -77,9 +77,15 @@ impl Fire {
 
     /// HSMs that have these tokens each.
     pub(crate) fn light_hsms(hsms: &[&[&str]], token: &str, key: &str) -> Fire {
+        Fire::light_site(hsms, token, key, |_| {})
+    }
+
+    /// The same, with this changed about the installation.
+    pub(crate) fn light_site(hsms: &[&[&str]], token: &str, key: &str, change: impl FnOnce(&mut Site)) -> Fire {
         let (mut site, hsms, dir) = prepare(hsms, token);
         let purpose = "purpose = \"digest\"\n";
         site.segld_toml = site.segld_toml.replace(purpose, &format!("{purpose}{key}\n"));
+        change(&mut site);
         site.write().unwrap();
         let segld = site.start_segld().unwrap();
         Fire { room: Room::around(site, segld, dir), hsms }
@@ -87,8 +93,15 @@ impl Fire {
 
     /// One HSM, to which this is said before segld starts; its key can not sign yet.
     pub(crate) fn smoulder(commands: Vec<Command>) -> Fire {
+        Fire::smoulder_with(|hsm| hsm.commands = commands)
+    }
+
+    /// The same, with this changed about the HSM.
+    pub(crate) fn smoulder_with(change: impl FnOnce(&mut Configuration)) -> Fire {
         let (site, hsms, dir) = prepare(&[&["one"]], TOKEN);
-        hsms[0].configure(&Configuration { commands, ..faulty::configuration(&site.dir, &["one"]) }).unwrap();
+        let mut configuration = faulty::configuration(&site.dir, &["one"]);
+        change(&mut configuration);
+        hsms[0].configure(&configuration).unwrap();
         let mut segld = Service::start(site.segld_command(), &site.dir, "segld").unwrap();
         segld.ready(SOON).unwrap();
         Fire { room: Room::around(site, segld, dir), hsms }

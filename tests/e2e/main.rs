@@ -7,6 +7,7 @@ mod brokers;
 mod documents;
 mod faults;
 mod faults_alone;
+mod faults_operator;
 mod fire;
 mod first_light;
 mod hazards;
