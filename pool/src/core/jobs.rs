@@ -1,5 +1,6 @@
 //! The jobs that live: a slab whose places are used again, and the way from a return address to its job.
 
+use super::event::{CallId, Generation, SessionId};
 use crate::{Attempts, Job, core::hash::FastMap};
 
 /// No slot.
@@ -36,6 +37,8 @@ pub(super) struct Entry<P> {
     pub(super) submitted_ns: u64,
     pub(super) cancelled: bool,
     pub(super) attempts: Attempts,
+    /// The last call that was made for it: while it is with a session, the one that it is with
+    pub(super) call: Option<(SessionId, Generation, CallId)>,
     /// Of the last attempt
     pub(super) started_ns: u64,
 }
@@ -85,6 +88,7 @@ impl<P> Jobs<P> {
             submitted_ns: now_ns,
             cancelled: false,
             attempts: Attempts::NONE,
+            call: None,
             started_ns: 0,
         };
         let slot = match self.free.pop() {

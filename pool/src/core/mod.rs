@@ -199,10 +199,8 @@ impl<P: Clone> Core<P> {
                 let begun = matches!(result, CallResult::Signed(_) | CallResult::Failed(_));
                 let ended_ns = begun.then(|| started_ns.saturating_add(token_ns).min(now_ns));
                 let taken = self.fleet.take_call(session, generation, call, ended_ns);
-                if let (Taken::Stray { token, .. } | Taken::Late { token, .. }, CallResult::Failed(error)) =
-                    (taken, &result)
-                {
-                    self.fleet.failed_late(now_ns, token, error, out);
+                if let (Taken::Stray { .. } | Taken::Late { .. }, CallResult::Failed(error)) = (taken, &result) {
+                    self.fleet.failed_late(now_ns, session, generation, error, out);
                 }
                 match taken {
                     Taken::Batch { slot, token } | Taken::Stray { slot, token } => {
@@ -224,6 +222,9 @@ impl<P: Clone> Core<P> {
                 self.counters.stale += u64::from(!known);
             }
             Event::LoggedIn { session, generation, result } => {
+                if let Err(error) = &result {
+                    self.fleet.failed_late(now_ns, session, generation, error, out);
+                }
                 let known = self.fleet.logged_in(now_ns, session, generation, result, out);
                 self.counters.stale += u64::from(!known);
             }
@@ -232,6 +233,9 @@ impl<P: Clone> Core<P> {
                 self.counters.stale += u64::from(!known);
             }
             Event::KeptAlive { session, generation, result } => {
+                if let Err(error) = &result {
+                    self.fleet.failed_late(now_ns, session, generation, error, out);
+                }
                 let known = self.fleet.kept_alive(now_ns, session, generation, result, out);
                 self.counters.stale += u64::from(!known);
             }
@@ -379,6 +383,8 @@ impl<P: Clone> Core<P> {
         let tokens = match verdict.retry {
             Retry::Never => TokenSet::EMPTY,
             Retry::Elsewhere if self.hopeful(others, probe) => others,
+            // Whatever was wrong with a session of this token, the last try is worth another one.
+            Retry::Here if entry.attempts.count() == self.retries_max() && self.hopeful(others, probe) => others,
             // With no other token, another session of this one is better than an error.
             Retry::Here | Retry::Elsewhere if self.hopeful(tokens, probe) => tokens,
             Retry::Here | Retry::Elsewhere => home,
@@ -425,7 +431,7 @@ impl<P: Clone> Core<P> {
         while let Some(slot) = self.deadlines.pop_due(now_ns, &self.jobs) {
             if matches!(self.jobs[slot].place, Place::Waiting { .. }) {
                 self.fail_waiting(now_ns, slot, Failure::Expired, out);
-            } else if let Some((session, generation, call)) = self.fleet.call_of(slot) {
+            } else if let Some((session, generation, call)) = self.jobs[slot].call {
                 out.push(Action::TakeBack { session, generation, call });
                 // Another thread may not have laid it before the session yet: so once more, if need be.
                 self.deadlines.push(now_ns.saturating_add(TAKE_BACK_AGAIN_NS), slot, &self.jobs);

@@ -183,6 +183,7 @@ impl<P: Clone> Core<P> {
         let id = CallId(self.next_call);
         self.next_call += 1;
         self.fleet.add_call(session, id, slot);
+        self.jobs[slot].call = Some((session, generation, id));
         let job = &self.jobs[slot].job;
         debug_assert!(job.deadline_ns > now_ns, "the expired were answered before");
         let call = Call {

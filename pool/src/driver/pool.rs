@@ -107,6 +107,7 @@ impl Pool {
             tokens: specs.len() as u16,
             clock: Clock::start(),
             timer_due_ns: AtomicU64::new(timer::HEARTBEAT_NS),
+            untold: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         });
         let pool = Pool { shared };

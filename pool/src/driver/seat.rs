@@ -207,10 +207,11 @@ impl Seat {
         if self.tenure() == tenure { batch.orders.pop_front() } else { None }
     }
 
-    /// Lays down what came of an order; it comes back if the thread has lost the seat, to be told by itself.
+    /// Lays down what came of an order; whether there is another to be begun. It comes back if the thread has lost the
+    /// seat, to be told by itself.
     // What comes back is as large as what went in, and hardly ever does.
     #[allow(clippy::result_large_err)]
-    pub(super) fn answer(&self, tenure: u32, answer: Event<Input>, now_ns: u64) -> Result<(), Event<Input>> {
+    pub(super) fn answer(&self, tenure: u32, answer: Event<Input>, now_ns: u64) -> Result<bool, Event<Input>> {
         let mut batch = self.batch();
         if self.tenure() != tenure {
             return Err(answer);
@@ -219,7 +220,7 @@ impl Seat {
             batch.answered_ns = now_ns;
         }
         batch.answers.push(answer);
-        Ok(())
+        Ok(!batch.orders.is_empty())
     }
 
     /// Takes what is done. Whoever takes it tells Core.
@@ -230,12 +231,14 @@ impl Seat {
         }
     }
 
-    /// Takes what has been done for so long that the thread must be stuck in the call after it.
-    pub(super) fn collect_overdue(&self, into: &mut Vec<Event<Input>>, since_ns: u64) {
+    /// Takes what has been done for so long that the thread must be in a long call after it; whether there is something
+    /// that has not been for so long.
+    pub(super) fn collect_overdue(&self, into: &mut Vec<Event<Input>>, since_ns: u64) -> bool {
         let mut batch = self.batch();
         if batch.answered_ns <= since_ns {
             into.append(&mut batch.answers);
         }
+        !batch.answers.is_empty()
     }
 
     /// Takes a call back if it has not begun: its answer is then the caller's to tell.

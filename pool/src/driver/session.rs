@@ -61,15 +61,20 @@ pub(super) fn run(shared: &Shared, id: SessionId, tenure: u32) {
                     Event::Closed { session: id, generation }
                 }
             };
-            if let Err(late) = seat.answer(tenure, answer, batch.now_ns) {
-                shared.tell([late]);
-                break;
-            }
+            let goes_on = match seat.answer(tenure, answer, batch.now_ns) {
+                Ok(goes_on) => goes_on,
+                Err(late) => {
+                    shared.tell([late]);
+                    break;
+                }
+            };
             if batch.now_ns - told_ns > tell_ns {
                 told_ns = batch.now_ns;
                 seat.collect(tenure, &mut answers);
                 shared.tell(answers.drain(..));
                 batch.now_ns = shared.clock.now_ns();
+            } else if goes_on {
+                shared.leave_untold();
             }
         }
         seat.collect(tenure, &mut answers);

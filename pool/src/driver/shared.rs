@@ -16,9 +16,10 @@ use super::{
     seat::{self, Evicted, Laid, Order, Seat},
     sync::{
         Clock, Condvar, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         thread_local,
     },
+    timer,
 };
 use crate::{
     Completion,
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     /// When the timer's thread will next have shown itself
     pub(super) timer_due_ns: AtomicU64,
+    /// Some session may have done something that it can not tell
+    pub(super) untold: AtomicBool,
     /// Threads that have nothing to do go home
     pub(super) leaving: AtomicBool,
 }
@@ -93,6 +96,7 @@ impl Shared {
             // The time is read under the lock, so that it never runs backwards for Core.
             now_ns = self.clock.now_ns();
             heart.core.step_all(now_ns, events, &mut scratch.actions);
+            self.evict(&mut scratch);
             let next_ns = heart.core.next_timeout_ns().unwrap_or(u64::MAX);
             if next_ns < heart.timer_ns {
                 heart.timer_ns = next_ns;
@@ -114,6 +118,29 @@ impl Shared {
         }
     }
 
+    /// Takes their seats from threads that were given up. Core's lock is held: whatever it asks of the place next,
+    /// another thread may lay there at once, and that is for the next one to sit there.
+    fn evict(&self, scratch: &mut Scratch) {
+        for action in &scratch.actions {
+            if let Action::Replace { session, generation } = *action {
+                let evicted = self.seats[usize::from(session.0)].evict(session, generation, &mut scratch.taken_back);
+                scratch.evicted.push((session, evicted));
+            }
+        }
+    }
+
+    /// A session's thread has something done and not told, and is at the next call: if that takes long, the timer tells.
+    pub(super) fn leave_untold(&self) {
+        if !self.untold.swap(true, Ordering::AcqRel) {
+            let mut heart = self.lock();
+            let look_ns = self.clock.now_ns().saturating_add(timer::LOOK_NS);
+            if look_ns < heart.timer_ns {
+                heart.timer_ns = look_ns;
+                self.timer_news.notify_one();
+            }
+        }
+    }
+
     /// Puts another thread into the place of one that was given up, and lets that go once it is back: all that it has
     /// left behind was told.
     fn replace(&self, session: SessionId, evicted: Evicted) {
@@ -130,8 +157,12 @@ impl Shared {
     /// Tells Core what sessions have done that are now stuck in the next call of their batch.
     pub(super) fn tell_overdue(&self, since_ns: u64) {
         let mut overdue = Vec::new();
+        // Whoever is not seen below says so again.
+        self.untold.store(false, Ordering::Release);
         for seat in &self.seats {
-            seat.collect_overdue(&mut overdue, since_ns);
+            if seat.collect_overdue(&mut overdue, since_ns) {
+                self.untold.store(true, Ordering::Release);
+            }
         }
         if !overdue.is_empty() {
             self.tell(overdue);
@@ -175,14 +206,8 @@ impl Shared {
                 Action::Reinitialise { module, session, generation } => {
                     (session, Order::Reinitialise(generation, module))
                 }
-                Action::Replace { session, generation } => {
-                    if let Some((open, laid)) = desk.take() {
-                        open.hand_over(laid, now_ns);
-                    }
-                    let seat = &self.seats[usize::from(session.0)];
-                    scratch.evicted.push((session, seat.evict(session, generation, &mut scratch.taken_back)));
-                    continue;
-                }
+                // It was done before Core could say anything else.
+                Action::Replace { .. } => continue,
             };
             let seat = &self.seats[usize::from(session)];
             let orders = match desk.take() {

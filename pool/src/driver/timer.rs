@@ -8,8 +8,12 @@ use crate::core::Event;
 /// It wakes at least this often, for the watchdog to see.
 pub(super) const HEARTBEAT_NS: u64 = 1_000_000_000;
 
-/// What is done and not told after so long, is told by the timer.
-const OVERDUE_NS: u64 = HEARTBEAT_NS / 4;
+/// What is done and not told after so long, is told by the timer however long batches may be.
+const OVERDUE_NS: u64 = 250_000_000;
+
+/// So often it looks while somebody has done something that is not told: what is finished waits for a slow call behind
+/// it only this much longer than the time after which its thread would have told it.
+pub(super) const LOOK_NS: u64 = 25_000_000;
 
 /// Runs until the pool is left.
 pub(super) fn run(shared: &Shared) {
@@ -17,10 +21,11 @@ pub(super) fn run(shared: &Shared) {
     let mut heart = shared.lock();
     while !shared.leaving.load(Ordering::Acquire) {
         let now_ns = shared.clock.now_ns();
-        if now_ns - looked_ns >= OVERDUE_NS {
+        let untold = shared.untold.load(Ordering::Acquire);
+        if untold && now_ns - looked_ns >= LOOK_NS {
             looked_ns = now_ns;
             drop(heart);
-            shared.tell_overdue(now_ns.saturating_sub(OVERDUE_NS));
+            shared.tell_overdue(now_ns.saturating_sub(shared.crew.tell_ns.min(OVERDUE_NS)));
             heart = shared.lock();
             // While it was not held, the pool may have been left: nobody wakes for that once more.
             continue;
@@ -37,7 +42,7 @@ pub(super) fn run(shared: &Shared) {
             heart = shared.lock();
             continue;
         }
-        let wake_ns = due_ns.min(now_ns + HEARTBEAT_NS);
+        let wake_ns = due_ns.min(now_ns + if untold { LOOK_NS } else { HEARTBEAT_NS });
         heart.timer_ns = wake_ns;
         shared.timer_due_ns.store(wake_ns, Ordering::Relaxed);
         let waited = shared.timer_news.wait_timeout(heart, Duration::from_nanos(wake_ns - now_ns));

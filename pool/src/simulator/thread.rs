@@ -93,10 +93,7 @@ impl Thread {
         let is_it = |order: &Order| matches!(order, Order::Sign(_, call) if call.id == id);
         let place = self.orders.iter().position(is_it)?;
         match self.orders.remove(place) {
-            Some(Order::Sign(generation, call)) => {
-                let result = if call.deadline_ns <= now_ns { CallResult::Expired } else { CallResult::Skipped };
-                Some(self.unbegun(generation, &call, result, now_ns))
-            }
+            Some(Order::Sign(generation, call)) => Some(self.unbegun(generation, &call, CallResult::Skipped, now_ns)),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use segl_hsm::{Error, Kind, Rung};
+use segl_hsm::{Error, Kind, Rung, Verdict};
 
 use super::{
     draw::Draw,
@@ -39,6 +39,8 @@ pub(super) struct Token {
     /// `segl-hsm`'s generation, and whether it was given up
     generation: u32,
     given_up: bool,
+    /// Keys were looked up in this generation
+    looked_up: bool,
 
     pub(super) absent: bool,
     pub(super) pin_wrong: bool,
@@ -98,6 +100,7 @@ impl Token {
             next_holder: 0,
             generation: 0,
             given_up: true,
+            looked_up: false,
             absent: false,
             pin_wrong: false,
             slowness: 1,
@@ -142,6 +145,7 @@ impl Token {
         if self.given_up {
             self.generation += 1;
             self.given_up = false;
+            self.looked_up = false;
         }
         if self.open.is_empty() {
             self.next_number = 1;
@@ -158,15 +162,16 @@ impl Token {
     pub(super) fn log_in(&mut self, module: &Module, handle: Handle, now_ns: u64) -> (Result<(), Error>, bool) {
         let mut tried_wrong = false;
         let result = self.reach(module, handle, now_ns).and_then(|()| {
-            if self.logged_in {
-                return self.stumble("C_FindObjects");
+            if !self.logged_in {
+                if self.pin_wrong {
+                    tried_wrong = true;
+                    return Err(Answer::PinIncorrect.beside_sign("C_Login"));
+                }
+                self.stumble("C_Login")?;
+                self.logged_in = true;
             }
-            if self.pin_wrong {
-                tried_wrong = true;
-                return Err(Answer::PinIncorrect.beside_sign("C_Login"));
-            }
-            self.stumble("C_Login")?;
-            self.logged_in = true;
+            self.stumble("C_FindObjects")?;
+            self.looked_up = true;
             Ok(())
         });
         (self.judged(handle, result), tried_wrong)
@@ -174,9 +179,8 @@ impl Token {
 
     /// C_Sign.
     pub(super) fn sign(&mut self, module: &Module, handle: Handle, now_ns: u64) -> Signing {
-        if self.given_up || handle.generation != self.generation {
-            let lost = Error::of(Kind::Session, "session", "its generation was given up: handles may be stale");
-            return Signing { result: Err(lost), made: false };
+        if let Err(error) = self.check_key(handle) {
+            return Signing { result: Err(error), made: false };
         }
         let (result, made) = self.make(module, handle, now_ns);
         self.made += u64::from(made);
@@ -211,6 +215,12 @@ impl Token {
             return (Err(Error::of(Kind::WrongSignature, "verify", "the public key does not verify it")), true);
         }
         (Ok(()), true)
+    }
+
+    /// The look for a key.
+    pub(super) fn presence(&mut self, module: &Module, handle: Handle, now_ns: u64) -> Result<(), Error> {
+        self.check_key(handle)?;
+        self.keep_alive(module, handle, now_ns)
     }
 
     /// A call that keeps a session alive.
@@ -305,12 +315,28 @@ impl Token {
 
     /// A call that is not C_Sign, on a session.
     fn reach(&mut self, module: &Module, handle: Handle, now_ns: u64) -> Result<(), Error> {
-        if self.given_up || handle.generation != self.generation {
-            return Err(Error::of(Kind::Session, "session", "its generation was given up: handles may be stale"));
-        }
+        self.check_alive(handle)?;
         self.reached(module)?;
         self.expire(now_ns);
         if self.knows(handle) { Ok(()) } else { Err(Answer::SessionInvalid.beside_sign("C_GetSessionInfo")) }
+    }
+
+    fn check_alive(&self, handle: Handle) -> Result<(), Error> {
+        if self.given_up || handle.generation != self.generation {
+            let verdict = Verdict { rung: Rung::Token, ..Kind::Session.verdict() };
+            return Err(Error::new(Kind::Session, verdict, "session", "its generation was given up"));
+        }
+        Ok(())
+    }
+
+    /// Handles belong to their generation, whatever the token says of the login.
+    fn check_key(&self, handle: Handle) -> Result<(), Error> {
+        self.check_alive(handle)?;
+        if !self.looked_up {
+            let verdict = Verdict { rung: Rung::Login, ..Kind::NotLoggedIn.verdict() };
+            return Err(Error::new(Kind::NotLoggedIn, verdict, "key", "nothing was looked up in this generation yet"));
+        }
+        Ok(())
     }
 
     fn knows(&self, handle: Handle) -> bool {

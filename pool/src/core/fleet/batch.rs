@@ -36,17 +36,6 @@ impl Fleet {
         self.session(id).calls.push_back((call, slot));
     }
 
-    /// Whose call a running job is.
-    pub(in crate::core) fn call_of(&self, slot: u32) -> Option<(SessionId, Generation, CallId)> {
-        let places = self.sessions.iter().enumerate();
-        let places = places.map(|(index, session)| (SessionId(index as u16), session.generation, &session.calls));
-        let strays = self.strays.iter().map(|stray| (stray.id, stray.generation, &stray.calls));
-        places.chain(strays).find_map(|(id, generation, calls)| {
-            let &(call, _) = calls.iter().find(|&&(_, running)| running == slot)?;
-            Some((id, generation, call))
-        })
-    }
-
     /// Takes a returned call out of its batch. `ended_ns` is when it came back, if it was begun.
     pub(in crate::core) fn take_call(
         &mut self,

@@ -3,7 +3,7 @@
 use segl_hsm::{Error, Fault, Kind, Rung, Verdict};
 
 use super::{Fleet, Standing, State, state::Spoilt};
-use crate::core::event::{Action, Alarm, SessionId};
+use crate::core::event::{Action, Alarm, Generation, SessionId};
 
 impl Fleet {
     /// A call failed.
@@ -38,14 +38,42 @@ impl Fleet {
             token.logged_in = false;
             token.rungs.login_again += 1;
             self.tend(now_ns, index, out);
+        } else if error.kind() == Kind::Session && token.signs() {
+            self.doubt_idle(now_ns, index, started_ns, out);
         }
     }
 
-    /// A call of a thread that was given up failed: that says something of the token only where it computes wrongly.
-    pub(in crate::core) fn failed_late<P>(&mut self, now_ns: u64, index: u16, error: &Error, out: &mut Vec<Action<P>>) {
+    /// A call of a thread that was given up failed. That says something of the token where it computes wrongly; and an
+    /// error that costs all of its sessions has cost those that there are now, unless they were opened since.
+    pub(in crate::core) fn failed_late<P>(
+        &mut self,
+        now_ns: u64,
+        id: SessionId,
+        generation: Generation,
+        error: &Error,
+        out: &mut Vec<Action<P>>,
+    ) {
+        let Some((index, outdated)) = self.stray(id, generation) else { return };
+        let token = &mut self.tokens[usize::from(index)];
         if error.kind() == Kind::WrongSignature {
-            self.tokens[usize::from(index)].last_error = Some(error.clone());
+            token.last_error = Some(error.clone());
             self.take_out(now_ns, index, error, out);
+        } else if matches!(error.verdict().rung, Rung::Token | Rung::Module) && token.signs() && !outdated {
+            token.last_error = Some(error.clone());
+            self.rebuild(now_ns, index, error, out);
+        }
+    }
+
+    /// A session was void that had stood idle, or was about to: those that have been idle since before may be as well.
+    /// They show it before they get work, or else one job would find them out one by one.
+    fn doubt_idle<P>(&mut self, now_ns: u64, index: u16, since_ns: u64, out: &mut Vec<Action<P>>) {
+        while let Some(&id) = self.tokens[usize::from(index)].idle.front() {
+            if self.sessions[usize::from(id.0)].since_ns > since_ns {
+                return;
+            }
+            self.tokens[usize::from(index)].idle.pop_front();
+            let generation = self.ask(now_ns, id, State::KeepingAlive);
+            out.push(Action::KeepAlive { session: id, generation });
         }
     }
 
@@ -149,11 +177,14 @@ impl Fleet {
             let session = &mut self.sessions[usize::from(place)];
             match session.state {
                 State::Idle => self.close(now_ns, SessionId(place), out),
-                State::Opening | State::LoggingIn | State::Busy | State::KeepingAlive => {
+                State::Opening | State::LoggingIn | State::Busy | State::KeepingAlive | State::Stuck => {
                     session.spoilt.get_or_insert(Spoilt::Blameless);
                 }
-                State::Closed | State::Closing | State::Reinitialising | State::Stuck => {}
+                State::Closed | State::Closing | State::Reinitialising => {}
             }
+        }
+        for stray in self.strays.iter_mut().filter(|stray| stray.token == index) {
+            stray.outdated = true;
         }
     }
 

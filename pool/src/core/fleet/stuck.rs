@@ -21,6 +21,8 @@ pub(super) struct Stray {
     pub(super) calls: VecDeque<(CallId, u32)>,
     /// Since when the first of these can have begun
     pub(super) since_ns: u64,
+    /// The token's sessions have been given up since it entered its call, so that it says nothing of what they are now
+    pub(super) outdated: bool,
 }
 
 /// A call that was given up.
@@ -126,12 +128,14 @@ impl Fleet {
             token.strays += 1;
             token.rungs.thread_replaced += 1;
             let calls = mem::replace(&mut session.calls, VecDeque::with_capacity(self.batch_max));
-            let stray = Stray { id, generation, token: index, calls, since_ns: now_ns };
+            let outdated = spoilt.is_some();
+            let stray = Stray { id, generation, token: index, calls, since_ns: now_ns, outdated };
             self.strays.push(stray);
             self.set(id, State::Closed);
             out.push(Action::Replace { session: id, generation });
         } else {
             session.since_ns = now_ns;
+            session.spoilt = spoilt;
             self.set(id, State::Stuck);
         }
         self.stuck_check_ns =
@@ -151,6 +155,15 @@ impl Fleet {
             State::Closed | State::Closing | State::Idle | State::Stuck => {}
         }
         self.tend(now_ns, index, out);
+    }
+
+    /// A thread that was given up, by what it says: its token, and whether it is outdated.
+    pub(super) fn stray(&self, id: SessionId, generation: Generation) -> Option<(u16, bool)> {
+        let stray = self.strays.iter().find(|stray| (stray.id, stray.generation) == (id, generation));
+        let held = self.sessions.get(usize::from(id.0));
+        let held = held.filter(|session| session.generation == generation && session.state == State::Stuck);
+        let held = held.map(|session| (session.token, session.spoilt.is_some()));
+        stray.map(|stray| (stray.token, stray.outdated)).or(held)
     }
 
     /// A call came back whose place was held for it, or the last one did: the place is of use again.

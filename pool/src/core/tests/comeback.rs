@@ -5,7 +5,7 @@ use segl_hsm::{Error, Kind, Retry, Rung, Signed};
 use super::{SECOND, error, job, scene::Scene};
 use crate::{
     Discard, Fate, Job, Rules, TokenState,
-    core::{Alarm, Event},
+    core::{Alarm, CallResult, Event, TokenSpec},
 };
 
 fn probe(tag: u64) -> Job<u64> {
@@ -163,4 +163,32 @@ fn a_wrong_signature_takes_the_token_out_until_the_operator_brings_it_back_on_pr
     let (session, generation) = scene.logins.pop_front().unwrap();
     scene.step(Event::LoggedIn { session, generation, result: Ok(()) });
     assert_eq!(state(&scene, token), TokenState::Probation);
+}
+
+#[test]
+fn a_void_session_has_the_idle_ones_asked_and_the_last_try_goes_elsewhere() {
+    let tokens = vec![
+        TokenSpec { sessions: 4, ..TokenSpec::default() },
+        TokenSpec { sessions: 1, preferred: false, ..TokenSpec::default() },
+    ];
+    let mut scene = Scene::of(Rules::default(), tokens);
+    scene.join_all();
+    scene.now_ns += SECOND;
+    scene.submit([job(1)]);
+    // Found out in no time, so that nothing else has become better meanwhile.
+    let lose = |scene: &mut Scene| {
+        let batch = scene.batches.pop_front().unwrap();
+        let void = Error::of(Kind::Session, "C_SignInit", "a fail-over has taken it");
+        scene.return_batch(&batch, vec![CallResult::Failed(void)], 0);
+    };
+    assert!(scene.batches[0].session.0 < 4, "the preferred token has the job");
+    lose(&mut scene);
+    assert_eq!(scene.reminders.len(), 3, "each session that has been idle since before is asked first");
+    // They are well, but the one that gets the job is lost again.
+    scene.answer_all_well();
+    assert!(scene.batches[0].session.0 < 4, "the preferred token has the job");
+    lose(&mut scene);
+    assert_eq!(scene.batches[0].session.0, 4, "a third session of the same token might be as void");
+    scene.sign_all();
+    assert_eq!(scene.take_done(), [(1, Ok(()))]);
 }

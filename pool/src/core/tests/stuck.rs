@@ -276,3 +276,44 @@ fn every_attempt_is_listed_with_what_became_of_it() {
     assert_eq!(second, Attempt { fate: Fate::Released, code: None, call: None, token_us: 1000, ..second });
     assert_eq!((done.token, done.token_us), (Some(second.token), second.token_us));
 }
+
+#[test]
+fn a_late_error_that_costs_all_sessions_costs_the_login_unless_that_is_newer() {
+    let mut scene = ready(Rules::default(), &[2]);
+    scene.submit([patient(1)]);
+    let hung = scene.batches.pop_front().unwrap();
+    wait_until_stuck(&mut scene);
+    let device = error(Signed::Unknown, Retry::Elsewhere, Rung::Token);
+    let late = |scene: &mut Scene, error: &Error| {
+        let (session, generation, call) = (hung.session, hung.generation, hung.calls[0].id);
+        let result = CallResult::Failed(error.clone());
+        scene.step(Event::Returned { session, generation, call, result, started_ns: 0, token_ns: 1 });
+    };
+    late(&mut scene, &device);
+    assert_eq!(scene.core.snapshot().tokens[0].rungs.token_rebuilt, 1);
+    assert_eq!(scene.closes.len(), 1, "what was opened before is void");
+    scene.answer_all_well();
+    // Of a generation that is over it says nothing.
+    late(&mut scene, &device);
+    scene.step(Event::LoggedIn { session: hung.session, generation: hung.generation, result: Err(device) });
+    assert_eq!(scene.core.snapshot().tokens[0].rungs.token_rebuilt, 1);
+    assert_eq!(scene.core.snapshot().tokens[0].state, TokenState::Ready);
+}
+
+#[test]
+fn a_late_error_of_a_login_costs_the_login_that_another_session_has_done_meanwhile() {
+    let rules = Rules { backoff_min_ns: MS, backoff_max_ns: MS, ..Rules::default() };
+    let mut scene = Scene::of(rules, vec![token(2)]);
+    scene.step(Event::Join { token: 0 });
+    let (session, generation) = scene.opens.pop_front().unwrap();
+    scene.step(Event::Opened { session, generation, result: Ok(()) });
+    assert_eq!(scene.logins.pop_front(), Some((session, generation)));
+    wait_until_stuck(&mut scene);
+    while scene.core.snapshot().tokens[0].state != TokenState::Ready {
+        scene.await_timer();
+        scene.answer_all_well();
+    }
+    let device = error(Signed::No, Retry::Elsewhere, Rung::Token);
+    scene.step(Event::LoggedIn { session, generation, result: Err(device) });
+    assert_eq!(scene.core.snapshot().tokens[0].rungs.token_rebuilt, 1);
+}

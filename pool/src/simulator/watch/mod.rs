@@ -151,6 +151,7 @@ impl Watch {
 
     /// What Core is about to hear.
     pub(super) fn hear(&mut self, event: &Event<u64>) {
+        self.count_late_failure(event);
         match event {
             Event::Submit(job) => self.submitted(job),
             Event::Cancel { tag, .. } => self.cancelled(*tag),

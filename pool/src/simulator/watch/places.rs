@@ -4,7 +4,7 @@ use segl_hsm::{Error, Kind, Rung};
 
 use super::{Watch, promise};
 use crate::{
-    core::{CallId, Generation, SessionId},
+    core::{CallId, CallResult, Event, Generation, SessionId},
     simulator::script::MS,
 };
 
@@ -253,6 +253,22 @@ impl Watch {
             if Self::is_wrong(error) {
                 token.vouched = false;
             }
+        }
+    }
+
+    /// What a thread says that was given up speaks for the token's trouble, if it is in doubt that the login holds.
+    pub(super) fn count_late_failure(&mut self, event: &Event<u64>) {
+        let (id, generation, error) = match event {
+            Event::Returned { session, generation, result: CallResult::Failed(error), .. }
+            | Event::LoggedIn { session, generation, result: Err(error) }
+            | Event::KeptAlive { session, generation, result: Err(error) } => (*session, *generation, error),
+            _ => return,
+        };
+        let Some(place) = self.places.get(usize::from(id.0)) else { return };
+        let lost = place.lost && place.generation == generation;
+        let token = self.token_of(id);
+        if (lost || token.ghosts.contains(&(id, generation))) && error.verdict().rung >= Rung::Token {
+            token.failures += 1;
         }
     }
 

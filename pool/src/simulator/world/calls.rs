@@ -15,6 +15,9 @@ use crate::{
     },
 };
 
+/// How long after its time the timer's thread tells what another has done and can not tell, at most.
+const LOOK_NS: u64 = 25 * MS;
+
 impl World {
     /// Lays an order before the thread of its place.
     pub(super) fn order(&mut self, action: Action<u64>) {
@@ -120,7 +123,8 @@ impl World {
         let thread = &self.threads[index];
         if !thread.answers.is_empty() {
             let answered_ns = thread.answered_ns;
-            self.put(answered_ns + 250 * MS, Item::Overdue { thread: index, answered_ns });
+            let told_ns = answered_ns + self.script.rules.batch_time_ns + LOOK_NS;
+            self.put(told_ns, Item::Overdue { thread: index, answered_ns });
         }
     }
 
@@ -243,7 +247,7 @@ impl World {
             Order::Sign(generation, call) => {
                 let signing = match call.work {
                     Work::Sign => token.sign(module, held(handle), now_ns),
-                    Work::Presence => Signing { result: token.keep_alive(module, held(handle), now_ns), made: false },
+                    Work::Presence => Signing { result: token.presence(module, held(handle), now_ns), made: false },
                 };
                 if signing.made {
                     self.watch.made(call.id);
