@@ -133,11 +133,13 @@ impl Pkcs11Session {
             None => self.session.login(UserType::User, None),
         };
         let error = match answer {
-            Ok(()) => return Ok(self.shared.passed(attempt)),
-            Err(CryptokiError::Pkcs11(rv, _)) if ckr::code_of(rv) == CKR_USER_ALREADY_LOGGED_IN => {
-                return Ok(self.shared.passed(attempt));
-            }
-            Err(error) => error,
+            Ok(()) => None,
+            Err(CryptokiError::Pkcs11(rv, _)) if ckr::code_of(rv) == CKR_USER_ALREADY_LOGGED_IN => None,
+            Err(error) => Some(error),
+        };
+        let Some(error) = error else {
+            self.shared.passed(attempt);
+            return Ok(());
         };
         let not_looked_at = matches!(error, CryptokiError::Pkcs11(rv, _) if ckr::pin_not_looked_at(ckr::code_of(rv)));
         let error = ckr::from_cryptoki("C_Login", error);

@@ -167,6 +167,8 @@ pub struct Call<P> {
 /// A session is asked for nothing while it owes an answer, but for the further calls of the same batch: so it does
 /// not matter in which order two threads carry out what they were asked.
 #[derive(Clone, Debug)]
+// Completions are what most of them are, beside calls; their attempts are inline so that none costs an allocation.
+#[allow(clippy::large_enum_variant)]
 pub enum Action<P> {
     /// Open a session; answered by [`Event::Opened`]
     Open {
