@@ -46,7 +46,8 @@ async fn every_kind_of_request_gets_its_kind_of_answer() {
         assert_eq!(server.next().await.unwrap().0, Kind::ListKeys);
         server.send(Kind::Keys, 1, &keys).await;
         assert_eq!(server.next().await.unwrap().0, Kind::SignBatch);
-        let items = vec![Ok(Signed { signature: b"s".as_slice().into(), timings, version: None }), Err(refusal.clone())];
+        let items =
+            vec![Ok(Signed { signature: b"s".as_slice().into(), timings, version: None }), Err(refusal.clone())];
         server.send(Kind::SignedBatch, 2, &SignedBatch { items }).await;
         server.next_sign().await;
         server.send(Kind::Error, 3, &refusal).await;
