@@ -90,7 +90,7 @@ fn signs_assertions(token: Token) {
             documents::xmlsec1(text.replace("OIO-SAML-3.0", "OIO-SAML-3.1").as_bytes(), &spki).unwrap_err();
         }
     }
-    let claims = claims();
+    let claims = documents::claims("token-1");
     let compact = sign_jws(&mut conversation, "ES256", &claims).unwrap();
     let parts: Vec<&str> = compact.split('.').collect();
     let [header, payload, _] = parts.as_slice() else { panic!("{compact}") };
@@ -104,14 +104,6 @@ fn signs_assertions(token: Token) {
     assert_eq!((recorded("_p1"), recorded("_c1"), recorded("token-1")), (4, 4, 1));
     let intent = records.iter().find(|record| record["document"] == "_c1").unwrap();
     assert_eq!((&intent["operation"], &intent["capacity"]), (&"sign-assertion".into(), &CVR.into()));
-}
-
-fn claims() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    format!(
-        r#"{{"iss":"https://idp.example","aud":"https://app.example/a","sub":"x","jti":"token-1","iat":{now},"exp":{}}}"#,
-        now + 300
-    )
 }
 
 fn sign_jws(conversation: &mut Conversation, algorithm: &str, claims: &str) -> Result<String, Error<'static>> {
@@ -171,7 +163,9 @@ fn a_document_against_the_policy_is_refused_with_all_that_is_wrong_and_nothing_i
     let entity = format!("<!DOCTYPE x [<!ENTITY e 'x'>]>{}", person("_evil"));
     let error = refused(&mut conversation, &entity, Capacity::Citizen);
     assert_eq!((error.code, rules(&error)), (Code::MalformedDocument, vec!["doctype".to_owned()]));
-    let error = sign_jws(&mut conversation, "ES256", &claims().replace("idp.example", "evil.example")).unwrap_err();
+    let error =
+        sign_jws(&mut conversation, "ES256", &documents::claims("token-1").replace("idp.example", "evil.example"))
+            .unwrap_err();
     assert_eq!((error.code, rules(&error)), (Code::PolicyViolation, vec!["claim-iss".to_owned()]));
 
     // The key for assertions signs no digest that the client made, and no JWS.
@@ -211,31 +205,4 @@ fn each_assertion_of_a_batch_has_its_own_answer() {
         documents::xmlsec1(&signed.xml, &spki).unwrap();
         assert!(String::from_utf8_lossy(&signed.xml).contains(id));
     }
-}
-
-#[test]
-fn a_caller_of_the_broker_gets_signed_assertions_and_jws_or_all_that_is_wrong() {
-    let room = room(Token::Embedded);
-    let _broker = room.site.start_broker().unwrap();
-    let caller = room.site.caller(&room.site.tenants[0]).unwrap();
-    let body = |document: &str, capacity: &serde_json::Value| serde_json::json!({ "key": LOGIN, "signature_method": ECDSA_SHA256, "document": document, "capacity": capacity });
-    let (citizen, cvr) =
-        (serde_json::json!({ "type": "citizen" }), serde_json::json!({ "type": "company", "cvr": CVR }));
-    let spki = segl_tests::signing::public_key(&caller, LOGIN).unwrap();
-    for (document, capacity) in [(person("_h1"), &citizen), (company("_h2"), &cvr)] {
-        let answer = caller.post("/v1/assertions", &body(&document, capacity), &[]).unwrap();
-        assert_eq!(answer.status, 200, "{}", answer.text);
-        documents::xmlsec1(answer.json["document"].as_str().unwrap().as_bytes(), &spki).unwrap();
-    }
-    let answer = caller.post("/v1/assertions", &body(&company("_h3"), &citizen), &[]).unwrap();
-    assert_eq!((answer.status, &answer.json["code"]), (422, &"policy-violation".into()), "{}", answer.text);
-    assert!(!answer.json["violations"].as_array().unwrap().is_empty(), "{}", answer.text);
-
-    let payload: serde_json::Value = serde_json::from_str(&claims()).unwrap();
-    let body =
-        serde_json::json!({ "key": TOKENS, "algorithm": "ES256", "payload": payload, "header": { "typ": "JWT" } });
-    let answer = caller.post("/v1/jws", &body, &[]).unwrap();
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    let spki = segl_tests::signing::public_key(&caller, TOKENS).unwrap();
-    documents::es256(answer.json["jws"].as_str().unwrap(), &spki).unwrap();
 }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod brokers;
 mod documents;
+mod documents_broker;
 mod faults;
 mod faults_alone;
 mod faults_operator;

@@ -39,6 +39,14 @@ fn the_pool_knows_no_token_no_tls_and_no_runtime() {
 }
 
 #[test]
+fn segld_is_built_without_encryption_which_is_the_brokers() {
+    let [daemon, broker] = ["segl-daemon", "segl-broker"].map(|of| tree(of, &["--edges", "normal,build"]));
+    for cipher in ["aes", "cbc", "sha1"] {
+        assert!(!daemon.contains(cipher) && broker.contains(cipher), "{cipher}");
+    }
+}
+
+#[test]
 fn dependencies_between_the_crates_point_one_way() {
     for leaf in ["segl-hsm", "segl-wire", "segl-assertion", "segl-audit"] {
         assert_eq!(ours(leaf), set(&[]), "{leaf} depends on nothing of ours");

@@ -6,6 +6,7 @@ It keeps one request in flight at a time, which is all that a script needs; ids 
     segl_client.py --address HOST:PORT --ca CA.pem --cert CLIENT.pem --key CLIENT.key demo
     segl_client.py ... sign --key-name seal --algorithm ecdsa-p256-sha256 --digest-hex 00ff...
     segl_client.py ... sign-assertion --key-name login --signature-method URI assertion.xml
+    segl_client.py ... sign-assertion --key-name login --signature-method URI one.xml another.xml
     segl_client.py ... sign-jws --key-name tokens --algorithm ES256 claims.json
     segl_client.py ... keys
 """
@@ -42,6 +43,7 @@ ANSWER_MAX = 16 * 1024 * 1024
 CLASSES = {"login": 0, "signature": 1, "bulk": 2}
 DER, RAW = 0, 1
 KEY_INFO = {"none": 0, "leaf": 1, "chain": 2, "thumbprint": 3}
+CITIZEN = 0
 SHA256_URI = "http://www.w3.org/2001/04/xmlenc#sha256"
 
 CODES = {
@@ -416,13 +418,16 @@ def main():
     sign.add_argument("--on-behalf-of")
     sign.add_argument("--cvr", help="for the company with this number")
     sign.add_argument("--verify", action="store_true", help="with the public key that the server shows")
-    assertion = commands.add_parser("sign-assertion", help="print the signed assertion")
+    assertion = commands.add_parser(
+        "sign-assertion", help="print the signed assertion; of several, sent in one frame, each as a line of JSON"
+    )
     assertion.add_argument("--key-name", required=True)
     assertion.add_argument("--signature-method", required=True, help="URI")
     assertion.add_argument("--digest-method", default=SHA256_URI, help="URI")
     assertion.add_argument("--key-info", choices=("none", "leaf", "chain"), default="leaf")
-    assertion.add_argument("--cvr", help="for the company with this number")
-    assertion.add_argument("document", type=argparse.FileType("rb"))
+    assertion.add_argument("--cvr", help="for the company with this number; else for a citizen")
+    assertion.add_argument("--element-only", action="store_true", help="put the signature into the document here")
+    assertion.add_argument("document", type=argparse.FileType("rb"), nargs="+")
     jws = commands.add_parser("sign-jws", help="print the JWS in compact serialisation")
     jws.add_argument("--key-name", required=True)
     jws.add_argument("--algorithm", required=True, help="such as ES256")
@@ -443,6 +448,33 @@ def main():
         return 1
 
 
+def sign_assertions(client, arguments):
+    documents = [document.read() for document in arguments.document]
+    how = {
+        "digest_method": arguments.digest_method, "key_info": arguments.key_info, "capacity": arguments.cvr or CITIZEN,
+        "element_only": arguments.element_only,
+    }  # fmt: skip
+
+    def whole(document, signed):
+        if not arguments.element_only:
+            return signed
+        offset, element = signed
+        return document[:offset] + element + document[offset:]
+
+    if len(documents) == 1:
+        signed = client.sign_assertion(arguments.key_name, arguments.signature_method, documents[0], **how)
+        sys.stdout.buffer.write(whole(documents[0], signed))
+        return 0
+    items = [{"document": document} for document in documents]
+    answers = client.sign_assertion_batch(arguments.key_name, arguments.signature_method, items, **how)
+    for document, answer in zip(documents, answers, strict=True):
+        if isinstance(answer, SeglError):
+            print(json.dumps({"code": answer.code, "violations": answer.violations}))
+        else:
+            print(json.dumps({"document": whole(document, answer).decode()}))
+    return 0
+
+
 def run(client, arguments):
     if arguments.command == "demo":
         return 0 if demo(client) else 1
@@ -459,12 +491,7 @@ def run(client, arguments):
             print(json.dumps({name: text(value) for name, value in key.items()}))
         return 0
     if arguments.command == "sign-assertion":
-        signed = client.sign_assertion(
-            arguments.key_name, arguments.signature_method, arguments.document.read(), arguments.digest_method,
-            arguments.key_info, capacity=arguments.cvr,
-        )  # fmt: skip
-        sys.stdout.buffer.write(signed)
-        return 0
+        return sign_assertions(client, arguments)
     if arguments.command == "sign-jws":
         payload = arguments.payload.read()
         print(client.sign_jws(arguments.key_name, arguments.algorithm, payload, arguments.header, arguments.key_info))

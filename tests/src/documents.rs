@@ -2,10 +2,17 @@
 
 use std::{path::Path, process::Command};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use rcgen::{CertificateParams, KeyPair};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{Result, openssl, run, site::Site};
+use crate::{
+    Result, openssl, run,
+    site::{FIRST, Site},
+};
 
 /// An RSA-3072 key for assertions.
 pub const LOGIN_RSA: &str = "login-rsa";
@@ -17,6 +24,13 @@ pub const TOKENS: &str = "tokens-p256";
 pub const ISSUER: &str = "https://saml.nemlog-in.example";
 /// The CVR number in [`company`].
 pub const CVR: &str = "12345678";
+
+/// The Audience in [`person`].
+pub const PERSONS_AUDIENCE: &str = "https://selvbetjening.korsbaek.example";
+/// The Audience in [`company`].
+pub const COMPANYS_AUDIENCE: &str = "https://sag.korsbaek.example";
+/// The private key (RSA-2048, PEM) of the service providers of [`add_provider`].
+pub const PROVIDER_KEY: &str = include_str!("../../assertion/tests/keys/rsa-2048.pem");
 
 /// RSASSA-PKCS1-v1_5 with SHA-256 in XML.
 pub const RSA_SHA256: &str = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256";
@@ -85,10 +99,42 @@ pub fn add(site: &mut Site) -> Result<()> {
     }
     let operations = "operations = [\"sign-assertion\", \"sign-jws\", ";
     site.broker_toml = site.broker_toml.replacen("operations = [", operations, 1);
+    for (list, key) in [("jwks", TOKENS), ("key_descriptors", LOGIN), ("key_descriptors", LOGIN_RSA)] {
+        site.broker_toml += &format!("\n[[publish.{list}]]\ntenant = \"{FIRST}\"\nkey = \"{key}\"\n");
+    }
     site.write()
 }
 
-/// An assertion of a citizen, issued now, under this ID.
+/// Adds a service provider with the key [`PROVIDER_KEY`] to the broker's configuration, with metadata that lists these
+/// methods, in this order.
+pub fn add_provider(site: &mut Site, entity_id: &str, methods: &[&str]) -> Result<()> {
+    let certificate = CertificateParams::default().self_signed(&KeyPair::from_pem(PROVIDER_KEY)?)?;
+    let methods = methods.iter().map(|method| format!("<EncryptionMethod Algorithm=\"{method}\"/>"));
+    let metadata = format!(
+        "<EntityDescriptor xmlns=\"urn:oasis:names:tc:SAML:2.0:metadata\" entityID=\"{entity_id}\">\
+         <SPSSODescriptor protocolSupportEnumeration=\"urn:oasis:names:tc:SAML:2.0:protocol\">\
+         <KeyDescriptor use=\"encryption\"><KeyInfo xmlns=\"http://www.w3.org/2000/09/xmldsig#\"><X509Data>\
+         <X509Certificate>{}</X509Certificate></X509Data></KeyInfo>{}</KeyDescriptor></SPSSODescriptor>\
+         </EntityDescriptor>",
+        STANDARD.encode(certificate.der()),
+        methods.collect::<String>()
+    );
+    let file = format!("provider-{}.xml", site.broker_toml.matches("[[provider]]").count());
+    std::fs::write(site.dir.join(&file), metadata)?;
+    site.broker_toml += &format!("\n[[provider]]\nmetadata = \"{file}\"\n");
+    site.write()
+}
+
+/// Claims that the grants allow, issued now, with this `jti`.
+pub fn claims(id: &str) -> String {
+    let now_unix_s = OffsetDateTime::now_utc().unix_timestamp();
+    format!(
+        r#"{{"iss":"https://idp.example","aud":"https://app.example/a","sub":"x","jti":"{id}","iat":{now_unix_s},"exp":{}}}"#,
+        now_unix_s + 300
+    )
+}
+
+/// An assertion of a citizen in a Response, issued now, under this ID.
 pub fn person(id: &str) -> String {
     issued_now(include_str!("../../assertion/tests/samples/person.xml"), id)
 }
@@ -141,6 +187,27 @@ pub fn xmlsec1_command(key: &Path, file: &Path) -> Command {
     xmlsec1.args(["--verify", "--id-attr:ID", "urn:oasis:names:tc:SAML:2.0:assertion:Assertion", "--pubkey-pem"]);
     xmlsec1.arg(key).arg(file);
     xmlsec1
+}
+
+/// What xmlsec1 makes of a document with one EncryptedData, with the private key (PEM) that it was encrypted for.
+///
+/// # Errors
+/// What it said.
+pub fn xmlsec1_decrypt(document: &[u8], private_key_pem: &str) -> Result<Vec<u8>> {
+    let dir = tempfile::tempdir()?;
+    let (file, key) = (dir.path().join("encrypted.xml"), dir.path().join("key.pem"));
+    std::fs::write(&file, document)?;
+    std::fs::write(&key, private_key_pem)?;
+    run(Command::new("xmlsec1").args(["--decrypt", "--privkey-pem"]).arg(&key).arg(&file))
+}
+
+/// The header of a JWS in compact serialisation.
+///
+/// # Errors
+/// When it is none.
+pub fn jws_header(compact: &str) -> Result<serde_json::Value> {
+    let header = compact.split('.').next().ok_or("no compact serialisation")?;
+    Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?)
 }
 
 /// Whether openssl finds the signature of a JWS in compact serialisation good that is signed with ES256.
