@@ -93,10 +93,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         needed.extend(["softhsm2", "opensc"]);
     }
     install::packages(&needed, &log).map_err(|error| format!("{CANNOT_VERIFY}: {error}"))?;
-    println!("Building segld, segl and segl-broker (development profile)");
-    let build = ["build", "--locked", "--package", "segl-daemon", "--package", "segl-broker", "--bins"];
-    Job::new("cargo", &workspace(), log).args(build).must(BUILD)?;
-    programs::built_in(programs::target().join("debug"));
+    if std::env::var_os("SEGL_BIN_DIR").is_none() {
+        println!("Building segld, segl and segl-broker (development profile)");
+        let build = ["build", "--locked", "--package", "segl-daemon", "--package", "segl-broker", "--bins"];
+        Job::new("cargo", &workspace(), log).args(build).must(BUILD)?;
+        programs::built_in(programs::target().join("debug"));
+    }
     if dir.exists() {
         std::fs::remove_dir_all(&dir)?;
     }

@@ -40,21 +40,27 @@ struct Place {
 const STAGES: &[Stage] = &[
     Stage { name: "install", budget_s: 240, what: "what the tests need", run: prepare, vital: true },
     Stage { name: "fmt", budget_s: 20, what: "rustfmt has nothing to say", run: fmt, vital: false },
-    Stage { name: "build", budget_s: 420, what: "every crate, binary and test", run: build, vital: true },
-    Stage { name: "clippy", budget_s: 240, what: "clippy has nothing to say", run: clippy, vital: false },
+    Stage { name: "build", budget_s: 600, what: "every crate, binary and test", run: build, vital: true },
+    Stage { name: "clippy", budget_s: 300, what: "clippy has nothing to say", run: clippy, vital: false },
     Stage { name: "kryoptic", budget_s: 420, what: "a second PKCS#11 token, built once", run: kryoptic, vital: false },
-    Stage { name: "tests", budget_s: 360, what: "unit, property and end-to-end tests", run: tests, vital: false },
+    Stage { name: "tests", budget_s: 600, what: "unit, property and end-to-end tests", run: tests, vital: false },
     Stage { name: "python", budget_s: 60, what: "the client and judges in Python", run: python, vital: false },
     Stage {
         name: "fuzz",
-        budget_s: 300,
+        budget_s: 400,
         what: "random bytes at what reads bytes from outside",
         run: fuzz,
         vital: false,
     },
-    Stage { name: "demo", budget_s: 120, what: "the demo on either token", run: demo, vital: false },
-    Stage { name: "simulator", budget_s: 90, what: "20 s of the pool under random fire", run: simulator, vital: false },
-    Stage { name: "soak", budget_s: 120, what: "25 s of segld on HSMs that misbehave", run: soak, vital: false },
+    Stage { name: "demo", budget_s: 300, what: "the demo on either token", run: demo, vital: false },
+    Stage {
+        name: "simulator",
+        budget_s: 180,
+        what: "20 s of the pool under random fire",
+        run: simulator,
+        vital: false,
+    },
+    Stage { name: "soak", budget_s: 240, what: "25 s of segld on HSMs that misbehave", run: soak, vital: false },
     Stage { name: "systemd", budget_s: 120, what: "the units under a real systemd", run: systemd, vital: false },
 ];
 
@@ -169,7 +175,7 @@ fn tests(place: &Place) -> Result<Tally> {
 fn python(place: &Place) -> Result<Tally> {
     let python = install::python(&place.log)?;
     let mut tally = place.tests(
-        &["--package", "segl-tests", "--package", "segl-assertion"],
+        &["--workspace"],
         &["python::"],
         &[("SEGL_PYTHON", &python)],
     )?;
@@ -187,7 +193,7 @@ fn demo(place: &Place) -> Result<Tally> {
     for token in ["embedded", "softhsm"] {
         // Not by our own executable's path: the build may have put another in its place.
         let xtask = ["run", "--locked", "--quiet", "--package", "xtask", "--", "demo", "--once", "--token", token];
-        let finished = place.cargo().args(xtask).must(place.limit);
+        let finished = place.cargo_with_programs().args(xtask).must(place.limit);
         match finished {
             Ok(_) => tally.passed += 1,
             Err(error) => {
@@ -212,7 +218,7 @@ const SOAKED: [&str; 4] = ["--seconds", "25", "--seed", "1"];
 
 fn soak(place: &Place) -> Result<Tally> {
     let xtask = ["run", "--locked", "--quiet", "--package", "xtask", "--", "soak"];
-    let output = place.cargo().args(xtask).args(SOAKED).must(place.limit)?.output()?;
+    let output = place.cargo_with_programs().args(xtask).args(SOAKED).must(place.limit)?.output()?;
     for line in output.lines().filter(|line| line.starts_with("clients") || line.starts_with("The promise")) {
         println!("  {line}");
     }
@@ -227,7 +233,7 @@ fn systemd(place: &Place) -> Result<Tally> {
     }
     let root = nspawn::root(&place.log)?;
     let env = [("SEGL_NSPAWN_ROOT", root.as_path())];
-    let mut tally = place.tests(&["--package", "segl-tests", "--test", "e2e"], &["systemd::"], &env)?;
+    let mut tally = place.tests(&["--workspace"], &["systemd::"], &env)?;
     tally.skipped = 0;
     Ok(tally)
 }
@@ -237,13 +243,16 @@ impl Place {
         Job::new("cargo", &workspace(), self.log.clone())
     }
 
+    /// With the programs that the stage `build` has made, with the same features as everything else.
+    fn cargo_with_programs(&self) -> Job {
+        self.cargo().env("SEGL_BIN_DIR", workspace().join("target/debug"))
+    }
+
     /// Runs tests with nextest, or with `cargo test` where nextest is not installed; with `only`, the ignored tests
     /// whose names contain it.
     fn tests(&self, which: &[&str], only: &[&str], env: &[(&str, &Path)]) -> Result<Tally> {
         let nextest = install::on_path("cargo-nextest");
-        let mut job = self.cargo();
-        // The programs were built by the stage before, with the same features as the tests.
-        job = job.env("SEGL_BIN_DIR", workspace().join("target/debug"));
+        let mut job = self.cargo_with_programs();
         for (name, value) in env {
             job = job.env(name, value);
         }
