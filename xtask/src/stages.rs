@@ -174,11 +174,7 @@ fn tests(place: &Place) -> Result<Tally> {
 /// Runs the tests that need Python: the protocol's client, and judges of XML. To the stage `tests` they are ignored.
 fn python(place: &Place) -> Result<Tally> {
     let python = install::python(&place.log)?;
-    let mut tally = place.tests(
-        &["--workspace"],
-        &["python::"],
-        &[("SEGL_PYTHON", &python)],
-    )?;
+    let mut tally = place.tests(&["--workspace"], &["python::"], &[("SEGL_PYTHON", &python)])?;
     tally.skipped = 0;
     Ok(tally)
 }
