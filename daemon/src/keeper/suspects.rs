@@ -1,4 +1,5 @@
 //! Keys that bring their token down: each time such a key is used the whole token fails, while its other keys sign.
+//! That they sign meanwhile is what tells such a key from one that only was the first to notice an outage.
 //!
 //! Tested with the others it would keep the token on probation for ever, and used by clients it would take the token
 //! from everybody. So it is set aside there, and tested by itself after pauses that grow.
@@ -11,7 +12,7 @@ use std::{
 use segl_hsm::KeyId;
 
 /// So often in a row the token has to fail with the key before it is the key's doing.
-const TIMES: u32 = 2;
+const TIMES: u32 = 3;
 
 /// The pause after that; it doubles each time.
 const PAUSE_MIN: Duration = Duration::from_secs(10);
@@ -24,16 +25,29 @@ pub(super) struct Suspects(HashMap<(KeyId, u16), Suspicion>);
 #[derive(Debug)]
 struct Suspicion {
     times: u32,
+    /// Of the first of these times, Unix seconds
+    since_s: i64,
+    found_guilty: bool,
     not_before: Instant,
 }
 
 impl Suspects {
-    /// The token failed as a whole when it was tested with this key.
-    pub(super) fn accuse(&mut self, key: KeyId, token: u16, now: Instant) {
-        let suspicion = self.0.entry((key, token)).or_insert(Suspicion { times: 0, not_before: now });
+    /// The token failed as a whole when it was tested with this key. `signed_since` says whether another key of the
+    /// token has signed there after a moment, in Unix seconds. Whether it is the key's doing.
+    pub(super) fn accuse(
+        &mut self,
+        key: KeyId,
+        token: u16,
+        (now, now_s): (Instant, i64),
+        signed_since: impl Fn(i64) -> bool,
+    ) -> bool {
+        let new = Suspicion { times: 0, since_s: now_s, found_guilty: false, not_before: now };
+        let suspicion = self.0.entry((key, token)).or_insert(new);
         suspicion.times = suspicion.times.saturating_add(1);
+        suspicion.found_guilty |= suspicion.times >= TIMES && signed_since(suspicion.since_s);
         let doublings = suspicion.times.saturating_sub(TIMES).min(16);
         suspicion.not_before = now + PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX);
+        suspicion.found_guilty
     }
 
     /// It has signed there, or failed by itself.
@@ -43,7 +57,7 @@ impl Suspects {
 
     /// Whether it has brought the token down time and again.
     pub(super) fn holds(&self, key: KeyId, token: u16) -> bool {
-        self.0.get(&(key, token)).is_some_and(|suspicion| suspicion.times >= TIMES)
+        self.0.get(&(key, token)).is_some_and(|suspicion| suspicion.found_guilty)
     }
 
     /// Whether it may be tested there now.
@@ -70,16 +84,18 @@ mod tests {
         suspects.set_aside(0, vec![GOOD, BAD], |key| *key)
     }
 
+    fn accuse(suspects: &mut Suspects, key: KeyId, others_sign: bool) -> bool {
+        suspects.accuse(key, 0, (Instant::now(), 0), |_| others_sign)
+    }
+
     #[test]
-    fn a_key_that_brings_its_token_down_twice_in_a_row_is_set_aside_there_until_it_signs() {
-        let now = Instant::now();
+    fn a_key_that_brings_its_token_down_time_and_again_while_others_sign_is_set_aside_there_until_it_signs() {
         let mut suspects = Suspects::default();
-        suspects.accuse(BAD, 0, now);
-        assert_eq!(of_both(&suspects), [GOOD, BAD], "once says nothing");
+        assert!(!accuse(&mut suspects, BAD, true) && !accuse(&mut suspects, BAD, true));
         suspects.clear(BAD, 0);
-        suspects.accuse(BAD, 0, now);
-        assert_eq!(of_both(&suspects), [GOOD, BAD], "it signed in between");
-        suspects.accuse(BAD, 0, now);
+        assert!(!accuse(&mut suspects, BAD, true) && !accuse(&mut suspects, BAD, true), "it signed in between");
+        assert_eq!(of_both(&suspects), [GOOD, BAD]);
+        assert!(accuse(&mut suspects, BAD, true));
         assert_eq!(of_both(&suspects), [GOOD]);
         assert_eq!(suspects.set_aside(1, vec![GOOD, BAD], |key| *key), [GOOD, BAD], "another token, another matter");
         suspects.clear(BAD, 0);
@@ -87,22 +103,24 @@ mod tests {
     }
 
     #[test]
-    fn where_every_key_brings_the_token_down_it_is_the_token_and_all_are_tested() {
+    fn a_key_that_only_is_the_first_to_notice_an_outage_is_not_set_aside() {
         let mut suspects = Suspects::default();
-        for key in [GOOD, BAD, GOOD, BAD] {
-            suspects.accuse(key, 0, Instant::now());
+        for _ in 0..100 {
+            assert!(!accuse(&mut suspects, BAD, false));
         }
         assert_eq!(of_both(&suspects), [GOOD, BAD]);
+        assert!(suspects.may_try(BAD, 0, Instant::now()));
     }
 
     #[test]
     fn it_is_tried_again_after_pauses_that_double_and_have_an_end() {
         let start = Instant::now();
         let mut suspects = Suspects::default();
-        suspects.accuse(BAD, 0, start);
+        let accuse = |suspects: &mut Suspects| suspects.accuse(BAD, 0, (start, 0), |_| true);
+        assert!(!accuse(&mut suspects) && !accuse(&mut suspects));
         assert!(suspects.may_try(BAD, 0, start));
         for pause_s in [10, 20, 40, 80, 160, 320, 600, 600] {
-            suspects.accuse(BAD, 0, start);
+            assert!(accuse(&mut suspects));
             assert!(!suspects.may_try(BAD, 0, start + Duration::from_secs(pause_s - 1)), "{pause_s} s");
             assert!(suspects.may_try(BAD, 0, start + Duration::from_secs(pause_s)), "{pause_s} s");
         }

@@ -369,24 +369,15 @@ impl Trials {
             }
             Err(Doubt::Circumstances(why)) => self.postpone(card, token, &why),
             Err(Doubt::Token(why)) => {
-                self.suspects.accuse(id, token, Instant::now());
-                if self.suspects.holds(id, token) && self.others_pass(id, token) {
+                let cards = self.shared.keys.cards();
+                let signed_since = |moment_s| others_signed(&cards, id, token, moment_s);
+                if self.suspects.accuse(id, token, (Instant::now(), clock::unix_s()), signed_since) {
                     self.judge(card, token, Err(format!("it brings the token down, whose other keys sign: {why}")));
                 } else {
                     self.postpone(card, token, &why);
                 }
             }
         }
-    }
-
-    /// Whether some other key of the token signs there.
-    fn others_pass(&self, id: KeyId, token: u16) -> bool {
-        let passes = |card: &Arc<KeyCard>| {
-            card.entry.id != id
-                && !self.suspects.holds(card.entry.id, token)
-                && matches!(card.holding(token), Some(Holding::Passed(_)))
-        };
-        self.shared.keys.cards().iter().any(passes)
     }
 
     /// Gives the pool the word on tokens whose trial is over.
@@ -456,6 +447,14 @@ impl Trials {
         }
         route
     }
+}
+
+/// Whether another key than this one has passed on the token after the moment, in Unix seconds.
+fn others_signed(cards: &[Arc<KeyCard>], id: KeyId, token: u16, moment_s: i64) -> bool {
+    let signed = |card: &Arc<KeyCard>| {
+        card.entry.id != id && matches!(card.holding(token), Some(Holding::Passed(at_s)) if at_s > moment_s)
+    };
+    cards.iter().any(signed)
 }
 
 fn count(key: &str, token: &str, result: &'static str) {
