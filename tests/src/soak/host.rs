@@ -11,6 +11,7 @@ use crate::{Result, process::Service};
 pub(super) struct Footprint {
     pub(super) resident_kib: u64,
     pub(super) descriptors: u64,
+    /// Its own: the kernel adds io_uring workers, of which it keeps as many as it likes
     pub(super) threads: u64,
 }
 
@@ -25,7 +26,10 @@ impl Footprint {
             )
         };
         let descriptors = std::fs::read_dir(format!("{process}/fd"))?.count() as u64;
-        Ok(Footprint { resident_kib: number("VmRSS:")?, descriptors, threads: number("Threads:")? })
+        let tasks = std::fs::read_dir(format!("{process}/task"))?.flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        let threads = names.filter(|name| !name.starts_with("iou-")).count() as u64;
+        Ok(Footprint { resident_kib: number("VmRSS:")?, descriptors, threads })
     }
 
     pub(super) fn to_json(self) -> Value {
