@@ -111,25 +111,26 @@ fn the_header_of_a_jws_names_a_published_key_even_while_segld_is_away() {
 fn an_assertion_is_encrypted_for_providers_that_a_reload_brings() {
     let mut room = room();
     let mut broker = room.site.start_broker().unwrap();
-    let caller = caller(&room.site);
-    let encrypted = |document: &str, capacity: &Value| -> Answer {
+    let encrypted = |caller: &Http, document: &str, capacity: &Value| -> Answer {
         let mut body = body(document, capacity);
         body["encrypt"] = true.into();
         caller.post("/v1/assertions", &body, &[]).unwrap()
     };
-    let answer = encrypted(&person("_e0"), &citizen());
+    let answer = encrypted(&caller(&room.site), &person("_e0"), &citizen());
     assert_eq!((answer.status, &answer.json["code"]), (422, &"no-provider".into()), "{}", answer.text);
 
     documents::add_provider(&mut room.site, PERSONS_AUDIENCE, &[AES_GCM, RSA_OAEP_MGF1P]).unwrap();
     documents::add_provider(&mut room.site, COMPANYS_AUDIENCE, &[AES_GCM, RSA_OAEP_MGF1P]).unwrap();
     reload(&mut broker);
+    // The reload may have closed the connection before.
+    let caller = caller(&room.site);
     let spki = segl_tests::signing::public_key(&caller, LOGIN).unwrap();
     let cvr = json!({ "type": "company", "cvr": CVR });
     // The Response around the first stays; the second is nothing but an assertion.
     for (document, capacity, root) in
         [(person("_e1"), citizen(), "<samlp:Response"), (company("_e2"), cvr, "<saml:EncryptedAssertion")]
     {
-        let answer = encrypted(&document, &capacity);
+        let answer = encrypted(&caller, &document, &capacity);
         assert_eq!(answer.status, 200, "{}", answer.text);
         let document = answer.json["document"].as_str().unwrap();
         assert!(document.contains(root), "{document}");

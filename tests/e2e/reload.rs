@@ -160,6 +160,10 @@ fn one_public_key_for_two_purposes_refuses_the_reload() {
     add_key(&mut room.site, "fresh", P256_ALONE, "file = \"copy.pem\"");
     let digest = "name = \"fresh\"\npurpose = \"digest\"";
     room.site.segld_toml = room.site.segld_toml.replacen(digest, "name = \"fresh\"\npurpose = \"jws\"", 1);
+    let grant = "[[tenant.grant]]\nkey = \"fresh\"\n";
+    let rules = "[tenant.grant.jws]\nissuers = [\"https://idp.example\"]\nlifetime_max = \"10m\"\n\
+                 audiences = [\"https://app.example/*\"]\ncapacity = \"not-compared\"\n";
+    room.site.segld_toml = room.site.segld_toml.replacen(grant, &format!("{grant}{rules}"), 1);
     room.reload_refused(&["fresh", P256, "purpose"]);
     sound(&mut connect(&room.site, 0));
 }

@@ -255,6 +255,6 @@ fn a_token_that_comes_after_the_start_is_taken_into_use_without_a_restart() {
     alias.rename("away", "segl");
     await_keys(&room.admin).unwrap();
     sound(&mut before);
-    until("it says so", || room.segld.log().contains("the token is back"));
+    until("it says so", || room.segld.log().contains("it is back"));
     assert!(room.segld.terminate(PROMPT).unwrap().success());
 }
