@@ -14,11 +14,7 @@ impl Fleet {
         result: Result<(), Error>,
         out: &mut Vec<Action<P>>,
     ) -> bool {
-        if self.owes(id, generation, State::Stuck) {
-            self.unstick(now_ns, id, result.is_ok(), out);
-            return false;
-        }
-        if !self.owes(id, generation, State::Opening) {
+        if !self.awaits(now_ns, (id, generation), State::Opening, result.is_ok(), out) {
             return false;
         }
         let index = self.session(id).token;
@@ -50,11 +46,7 @@ impl Fleet {
         result: Result<(), Error>,
         out: &mut Vec<Action<P>>,
     ) -> bool {
-        if self.owes(id, generation, State::Stuck) {
-            self.unstick(now_ns, id, true, out);
-            return false;
-        }
-        if !self.owes(id, generation, State::LoggingIn) {
+        if !self.awaits(now_ns, (id, generation), State::LoggingIn, true, out) {
             return false;
         }
         let session = &self.sessions[usize::from(id.0)];
@@ -103,11 +95,7 @@ impl Fleet {
         result: Result<(), Error>,
         out: &mut Vec<Action<P>>,
     ) -> bool {
-        if self.owes(id, generation, State::Stuck) {
-            self.unstick(now_ns, id, true, out);
-            return false;
-        }
-        if !self.owes(id, generation, State::KeepingAlive) {
+        if !self.awaits(now_ns, (id, generation), State::KeepingAlive, true, out) {
             return false;
         }
         let session = self.session(id);
@@ -127,11 +115,7 @@ impl Fleet {
         generation: Generation,
         out: &mut Vec<Action<P>>,
     ) -> bool {
-        if self.owes(id, generation, State::Stuck) {
-            self.unstick(now_ns, id, false, out);
-            return false;
-        }
-        if !self.owes(id, generation, State::Closing) {
+        if !self.awaits(now_ns, (id, generation), State::Closing, false, out) {
             return false;
         }
         self.set(id, State::Closed);

@@ -127,11 +127,7 @@ impl Fleet {
         result: Result<(), Error>,
         out: &mut Vec<Action<P>>,
     ) -> bool {
-        if self.owes(id, generation, State::Stuck) {
-            self.unstick(now_ns, id, false, out);
-            return false;
-        }
-        if !self.owes(id, generation, State::Reinitialising) {
+        if !self.awaits(now_ns, (id, generation), State::Reinitialising, false, out) {
             return false;
         }
         self.set(id, State::Closed);

@@ -180,6 +180,23 @@ impl Fleet {
         }
     }
 
+    /// Whether this is the answer that the place owes. If it was given up, its coming back frees the place and says no
+    /// more; `open` tells whether it has left a session behind.
+    pub(super) fn awaits<P>(
+        &mut self,
+        now_ns: u64,
+        (id, generation): (SessionId, Generation),
+        state: State,
+        open: bool,
+        out: &mut Vec<Action<P>>,
+    ) -> bool {
+        if self.owes(id, generation, State::Stuck) {
+            self.unstick(now_ns, id, open, out);
+            return false;
+        }
+        self.owes(id, generation, state)
+    }
+
     /// What a place was held for has come back: its session is closed if it has one.
     pub(super) fn unstick<P>(&mut self, now_ns: u64, id: SessionId, open: bool, out: &mut Vec<Action<P>>) {
         if open {
