@@ -8,8 +8,9 @@ use std::borrow::Cow;
 use minicbor::{Decoder, Encoder, data::Type};
 
 use crate::record::{
-    ATTEMPTS_MAX, Attempt, Capacity, Connection, ConnectionEvent, DIGEST_MAX, Discarded, Entry, Fate, Gap, Intent,
-    NAME_MAX, Operator, Outcome, OutcomeResult, Record, Refused, Reload, Repaired, Start, Stop, TEXT_MAX, Token,
+    ATTEMPTS_MAX, Attempt, Capacity, Clock, Connection, ConnectionEvent, DIGEST_MAX, Discarded, Entry, Fate, Gap,
+    Intent, NAME_MAX, Operator, Outcome, OutcomeResult, Record, Refused, Reload, Repaired, Start, Stop, TEXT_MAX,
+    Token,
 };
 
 /// A field's value.
@@ -50,6 +51,7 @@ impl Record<'_> {
             Record::Operator(_) => (10, "operator"),
             Record::Token(_) => (11, "token"),
             Record::Discarded(_) => (12, "discarded"),
+            Record::Clock(_) => (13, "clock"),
         }
     }
 
@@ -128,6 +130,11 @@ impl Record<'_> {
                 visit(2, "token", Value::Text(&r.token));
                 visit(3, "reason", Value::Text(&r.reason));
                 visit(4, "signed", Value::Flag(r.signed));
+            }
+            Record::Clock(r) => {
+                visit(1, "synchronised", Value::Flag(r.synchronised));
+                visit(2, "source", Value::Text(&r.source));
+                visit(3, "detail", Value::Text(&r.detail));
             }
         }
     }
@@ -438,6 +445,7 @@ impl<'b> Fields<'b> {
                 reason: self.text(3)?,
                 signed: self.flag(4)?,
             }),
+            13 => Record::Clock(Clock { synchronised: self.flag(1)?, source: self.text(2)?, detail: self.text(3)? }),
             other => return Err(DecodeError::Kind(other)),
         })
     }

@@ -49,8 +49,9 @@ pub use journal::{
 };
 pub use read::{Reader, TornTail};
 pub use record::{
-    ATTEMPTS_MAX, Attempt, Capacity, Connection, ConnectionEvent, DIGEST_MAX, Discarded, Entry, Fate, Gap, Intent,
-    NAME_MAX, Operator, Outcome, OutcomeResult, Record, Refused, Reload, Repaired, Start, Stop, TEXT_MAX, Token,
+    ATTEMPTS_MAX, Attempt, Capacity, Clock, Connection, ConnectionEvent, DIGEST_MAX, Discarded, Entry, Fate, Gap,
+    Intent, NAME_MAX, Operator, Outcome, OutcomeResult, Record, Refused, Reload, Repaired, Start, Stop, TEXT_MAX,
+    Token,
 };
 pub use scan::{Defect, ReadError};
 pub use show::{Filter, Format, ShowError, parse_utc, show, to_json, utc};

@@ -41,6 +41,8 @@ pub enum Record<'a> {
     Token(Token<'a>),
     /// A call that had been given up came back after all
     Discarded(Discarded<'a>),
+    /// The time daemon began or ceased to say that the clock is synchronised
+    Clock(Clock<'a>),
 }
 
 /// The daemon began.
@@ -330,6 +332,18 @@ pub struct Token<'a> {
     pub token: Cow<'a, str>,
     /// `logged-in`, `lost`, `pin-refused`, `key-missing`, ...
     pub event: Cow<'a, str>,
+    /// In words
+    pub detail: Cow<'a, str>,
+}
+
+/// What the time daemon says of the host's clock, by which every record here is dated: once after each start, and
+/// whenever it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clock<'a> {
+    /// Whether it is synchronised
+    pub synchronised: bool,
+    /// Who said so: `chronyd`, ...; empty when nobody did
+    pub source: Cow<'a, str>,
     /// In words
     pub detail: Cow<'a, str>,
 }

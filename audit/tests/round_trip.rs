@@ -7,7 +7,7 @@ use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use common::{LONG, config, intent, outcome, quick_directory};
 use segl_audit::{
-    Capacity, Connection, ConnectionEvent, Discarded, Gap, Intent, Journal, OpenError, Operator, Outcome,
+    Capacity, Clock, Connection, ConnectionEvent, Discarded, Gap, Intent, Journal, OpenError, Operator, Outcome,
     OutcomeResult, Reader, Record, Refusal, Refused, Reload, Repaired, Settled, Start, State, Stop, Token,
     open_intents_possible, verify,
 };
@@ -115,6 +115,7 @@ fn every_kind_of_record_comes_back_as_it_was_with_and_without_its_options() {
         Record::Operator(Operator { who: "root".into(), command: "drain".into(), result: "ok".into() }),
         Record::Token(Token { token: "site-a".into(), event: "lost".into(), detail: "CKR_DEVICE_ERROR".into() }),
         Record::Discarded(Discarded { intent: 3, token: "site-a".into(), reason: "late".into(), signed: true }),
+        Record::Clock(Clock { synchronised: false, source: "chronyd".into(), detail: "no source".into() }),
         Record::Stop(Stop { reason: "SIGTERM".into() }),
     ];
     let directory = quick_directory();

@@ -18,6 +18,7 @@ mod refusal;
 mod run;
 mod signing;
 mod state;
+mod synchronisation;
 mod tls;
 mod transport;
 mod vital;

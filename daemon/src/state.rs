@@ -19,6 +19,7 @@ use crate::{
     meters::Times,
     policy::{Policy, TenantId},
     signing::Desk,
+    synchronisation::Watch,
     tls::TlsSnapshot,
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) times: Arc<Times>,
     /// Each reactor's heartbeat
     pub(crate) progress: Vec<Heartbeat>,
+    /// Whether the host's clock is synchronised
+    pub(crate) clock: Watch,
 }
 
 /// When a thread last came round, on the pool's clock.

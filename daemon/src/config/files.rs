@@ -41,6 +41,11 @@ impl<'a> Files<'a> {
         &self.surroundings.cores
     }
 
+    /// Which host this is.
+    pub(super) fn machine_id(&self) -> Option<&str> {
+        self.surroundings.machine_id.as_deref()
+    }
+
     pub(super) fn collector(&self) -> &'a Collector<'a> {
         self.collector
     }

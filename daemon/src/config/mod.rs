@@ -29,7 +29,7 @@ use std::{
 use ring::digest::{SHA256, digest};
 use toml::de::DeTable;
 
-use self::{files::Files, findings::Collector, reader::Section, syntax::Source};
+use self::{files::Files, findings::Collector, read_tls::TlsParts, reader::Section, syntax::Source};
 
 pub use self::{
     findings::{Finding, Findings, Severity},
@@ -37,7 +37,7 @@ pub use self::{
         Client, Generate, Grant, Key, KeyTerm, KeyVersion, Operation, Purpose, San, SelfTest, Tenant, Token, TokenKind,
         Verify,
     },
-    settings::{Admin, Audit, FromFile, Host, Io, Limits, Listen, Log, LogFormat, LogLevel, Pool, Reactor, Tls},
+    settings::{Admin, Audit, Clock, FromFile, Host, Io, Limits, Listen, Log, LogFormat, LogLevel, Pool, Reactor, Tls},
 };
 
 /// Longest configuration file that is read, in bytes: a thousand keys and tenants fit many times over.
@@ -100,6 +100,33 @@ pub fn check(path: &Path) -> Findings {
     read_file(path, &Surroundings::of_shell()).1
 }
 
+/// As much of a configuration as could be read.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) host: Host,
+    pub(crate) listen: Listen,
+    pub(crate) reactor: Reactor,
+    pub(crate) tls: TlsParts,
+    pub(crate) limits: Limits,
+    pub(crate) pool: Pool,
+    pub(crate) audit: Option<Audit>,
+    pub(crate) admin: Admin,
+    pub(crate) log: Log,
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) keys: Vec<Key>,
+    pub(crate) tenants: Vec<Tenant>,
+    digest: [u8; 32],
+}
+
+impl Draft {
+    /// The configuration, if nothing is missing.
+    fn whole(self) -> Option<Config> {
+        let Draft { host, listen, reactor, tls, limits, pool, audit, admin, log, tokens, keys, tenants, digest } = self;
+        let (tls, audit) = (tls.whole()?, audit?);
+        Some(Config { host, listen, reactor, tls, limits, pool, audit, admin, log, tokens, keys, tenants, digest })
+    }
+}
+
 /// What a configuration is judged against.
 struct Surroundings {
     now_unix_s: i64,
@@ -107,6 +134,8 @@ struct Surroundings {
     /// Whether it is the daemon that asks, which sees what it will use; an operator's shell may not
     as_daemon: bool,
     cores: Vec<usize>,
+    /// What `/etc/machine-id` says; none where it says nothing
+    machine_id: Option<String>,
 }
 
 impl Surroundings {
@@ -117,6 +146,7 @@ impl Surroundings {
             credentials: credentials_directory(std::env::var_os("CREDENTIALS_DIRECTORY")),
             as_daemon: true,
             cores: own_cores(),
+            machine_id: machine_id(),
         }
     }
 
@@ -137,7 +167,24 @@ fn own_cores() -> Vec<usize> {
     }
 }
 
+/// Which installation this is (machine-id(5)).
+pub(crate) fn machine_id() -> Option<String> {
+    let id = std::fs::read_to_string("/etc/machine-id").ok()?;
+    let id = id.trim();
+    is_machine_id(id).then(|| id.to_owned())
+}
+
+/// 32 hexadecimal digits, in small letters.
+fn is_machine_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 fn read_file(path: &Path, surroundings: &Surroundings) -> (Option<Config>, Findings) {
+    let (draft, findings) = read_draft(path, surroundings);
+    (whole(draft, &findings), findings)
+}
+
+fn read_draft(path: &Path, surroundings: &Surroundings) -> (Option<Draft>, Findings) {
     let refused = |text: String, hint: &str| {
         let (file, hint) = (path.to_owned(), hint.to_owned());
         (None, Findings::one(Finding { severity: Severity::Error, file, place: None, text, hint }))
@@ -155,27 +202,31 @@ fn read_file(path: &Path, surroundings: &Surroundings) -> (Option<Config>, Findi
     }
 }
 
-fn read_text(path: &Path, text: &str, surroundings: &Surroundings) -> (Option<Config>, Findings) {
+/// What is wrong anywhere spoils all of it.
+fn whole(draft: Option<Draft>, findings: &Findings) -> Option<Config> {
+    draft.filter(|_| !findings.fatal()).and_then(Draft::whole)
+}
+
+fn read_text(path: &Path, text: &str, surroundings: &Surroundings) -> (Option<Draft>, Findings) {
     let source = Source::new(text);
     let mut collector = Collector::new(path.to_owned(), text);
     for error in source.errors {
         collector.syntax(error.offset, error.message);
     }
     let tree = source.readable.as_deref().and_then(|readable| DeTable::parse(readable).ok());
-    let config = tree.and_then(|tree| {
+    let draft = tree.map(|tree| {
         let files = Files::new(path, surroundings, &collector);
         let root = Section::root(&tree, &collector);
-        let config = read_root(&root, &files, text);
+        let draft = read_root(&root, &files, text);
         root.finish();
-        config
+        draft
     });
-    let findings = collector.finish();
-    (config.filter(|_| !findings.fatal()), findings)
+    (draft, collector.finish())
 }
 
-/// Everything is read even when something is missing, so that everything is said; only then is there no configuration.
-fn read_root(root: &Section<'_>, files: &Files<'_>, text: &str) -> Option<Config> {
-    let host = read_settings::host(root.section("host"));
+/// Everything is read even when something is missing, so that everything is said.
+fn read_root(root: &Section<'_>, files: &Files<'_>, text: &str) -> Draft {
+    let host = read_settings::host(root.section("host"), files);
     let listen = read_settings::listen(root.section("listen"));
     let reactor = read_settings::reactor(root.section("reactor"), files);
     let tls = read_tls::tls(root.section("tls"), files);
@@ -190,19 +241,19 @@ fn read_root(root: &Section<'_>, files: &Files<'_>, text: &str) -> Option<Config
     }
     let keys = read_keys::keys(root.sections("key", "[[key]]"), &tokens, files);
     let tenants = read_tenants::tenants(root.sections("tenant", "[[tenant]]"), &keys, &limits, files.collector());
-    Some(Config {
+    Draft {
         host,
         listen: listen.value,
         reactor,
-        tls: tls?,
+        tls,
         limits,
         pool,
-        audit: audit?,
+        audit,
         admin,
         log,
         tokens: tokens.into_iter().map(|token| token.value).collect(),
         keys: keys.into_iter().map(|key| key.value).collect(),
         tenants,
         digest: digest(&SHA256, text.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes"),
-    })
+    }
 }

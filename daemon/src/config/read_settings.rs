@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Admin, Audit, Host, Io, Limits, Listen, Log, LogFormat, LogLevel, Pool, Reactor, Token, TokenKind,
+    Admin, Audit, Clock, Host, Io, Limits, Listen, Log, LogFormat, LogLevel, Pool, Reactor, Token, TokenKind,
     files::Files,
     findings::Collector,
     reader::{At, Section, Span, Value},
@@ -21,10 +21,13 @@ const BATCH_ITEM_MAX: u64 = 64 + 128 + 16;
 /// The label of tokens that benches make for themselves.
 const BENCH_LABEL: &str = "segl-bench";
 
+/// systemd-timesyncd, the laziest of time daemons, asks its server every 34 minutes, and may pass over an answer or two.
+const CLOCK_AGE_MAX: &str = "2h";
+
 /// Tries after the first that the journal has room for.
 const RETRIES_MAX: u32 = segl_audit::ATTEMPTS_MAX as u32 - 1;
 
-pub(super) fn host(section: Section<'_>) -> Host {
+pub(super) fn host(section: Section<'_>, files: &Files<'_>) -> Host {
     let name = section.value("name").and_then(|value| {
         let name = value.text()?;
         let good = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
@@ -34,9 +37,48 @@ pub(super) fn host(section: Section<'_>) -> Host {
         Some(name.to_owned())
     });
     let site = section.value("site").and_then(site);
+    let machine_ids = section.value("machine_ids").map(|value| machine_ids(value, files)).unwrap_or_default();
+    let clock = section.one_of("clock", Clock::Warn, &[("warn", Clock::Warn), ("required", Clock::Required)]);
+    let clock_marker = section.value("clock_marker").and_then(|value| files.path(value));
+    let clock_age_max =
+        section.duration("clock_age_max", CLOCK_AGE_MAX, Duration::from_secs(60)..=Duration::from_secs(7 * 86_400));
     section.finish();
     let node = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Host { name: name.unwrap_or_else(node), site }
+    Host { name: name.unwrap_or_else(node), site, machine_ids, clock, clock_marker, clock_age_max }
+}
+
+/// The hosts that the configuration is for; this one has to be among them.
+fn machine_ids(value: Value<'_>, files: &Files<'_>) -> Vec<String> {
+    let id = |value: Value<'_>| {
+        let id = value.text()?;
+        if !super::is_machine_id(id) {
+            value.wrong("a machine id: 32 hexadecimal digits in small letters", "as `cat /etc/machine-id` shows it");
+            return None;
+        }
+        Some(id.to_owned())
+    };
+    let Some(ids) = value.distinct(id) else { return Vec::new() };
+    let ids: Vec<String> = ids.into_iter().map(|id| id.value).collect();
+    let hint = "on a host that it is for all is well; to run it here too, add this host's id and see that the tokens, \
+                certificates and `name` are this host's";
+    match files.machine_id() {
+        // Its elements may have been wrong: that is said already.
+        _ if value.list().is_some_and(|list| list.len() > ids.len()) => {}
+        _ if ids.is_empty() => {
+            value.error("`machine_ids` is empty: no host could run this", "name one, or take it out")
+        }
+        None => {
+            value.error("this host's /etc/machine-id can not be read or is no id", "systemd-machine-id-setup makes one")
+        }
+        Some(ours) if !ids.iter().any(|id| id == ours) => {
+            value.error(
+                format!("this configuration is for other hosts than this one, whose machine id is {ours}"),
+                hint,
+            );
+        }
+        Some(_) => {}
+    }
+    ids
 }
 
 /// A site's name.

@@ -21,7 +21,25 @@ use crate::certificate::{Chain, Validity, certificates_from_pem};
 /// From when on an end to come is worth a warning.
 const EXPIRES_SOON_S: i64 = 14 * 86_400;
 
-pub(super) fn tls(section: Section<'_>, files: &Files<'_>) -> Option<Tls> {
+/// `[tls]` as far as it could be read.
+#[derive(Debug)]
+pub(crate) struct TlsParts {
+    pub(crate) certificate: Option<FromFile<Chain>>,
+    private_key: Option<FromFile<PrivateKeyDer<'static>>>,
+    pub(crate) client_ca: Option<FromFile<Vec<CertificateDer<'static>>>>,
+    pub(crate) crls: Option<Vec<FromFile<CertificateRevocationListDer<'static>>>>,
+    crl_grace: Duration,
+}
+
+impl TlsParts {
+    pub(super) fn whole(self) -> Option<Tls> {
+        let TlsParts { certificate, private_key, client_ca, crls, crl_grace } = self;
+        let (certificate, private_key) = (certificate?, private_key?);
+        Some(Tls { certificate, private_key, client_ca: client_ca?, crls: crls?, crl_grace })
+    }
+}
+
+pub(super) fn tls(section: Section<'_>, files: &Files<'_>) -> TlsParts {
     let hint = "segld's own certificate chain: certificate = \"server.pem\", or \"credential:NAME\"";
     let certificate_at = section.required("certificate", hint);
     let certificate = certificate_at.and_then(|value| {
@@ -35,12 +53,13 @@ pub(super) fn tls(section: Section<'_>, files: &Files<'_>) -> Option<Tls> {
         private_key_at.and_then(|value| private_key(value, certificate.as_ref().map(|file| &file.content), files));
     let hint = "who vouches for clients: client_ca = \"clients-ca.pem\"";
     let client_ca = section.required("client_ca", hint).and_then(|value| client_ca(value, files));
-    let grace = section.duration("crl_grace", "0s", Duration::ZERO..=Duration::from_secs(30 * 86_400));
-    let crls =
-        section.value("crls").map(|value| crls(value, client_ca.as_ref(), grace, files)).unwrap_or(Some(Vec::new()));
+    let crl_grace = section.duration("crl_grace", "0s", Duration::ZERO..=Duration::from_secs(30 * 86_400));
+    let crls = section
+        .value("crls")
+        .map(|value| crls(value, client_ca.as_ref(), crl_grace, files))
+        .unwrap_or(Some(Vec::new()));
     section.finish();
-    let (certificate, private_key) = (certificate?, private_key?);
-    Some(Tls { certificate, private_key, client_ca: client_ca?, crls: crls?, crl_grace: grace })
+    TlsParts { certificate, private_key, client_ca, crls, crl_grace }
 }
 
 /// For [`Files::content`].

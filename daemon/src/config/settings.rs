@@ -16,6 +16,24 @@ pub struct Host {
     pub name: String,
     /// The site it stands on; tokens of another are used when those of this one are away or too busy
     pub site: Option<String>,
+    /// The hosts that this configuration is for, by `/etc/machine-id`; empty: any. A guard against mistakes and nothing
+    /// more: whoever can write files here can write that one too
+    pub machine_ids: Vec<String>,
+    /// What a clock means that nobody calls synchronised
+    pub clock: Clock,
+    /// A file that is touched whenever the clock was adjusted, for time daemons that can not be asked
+    pub clock_marker: Option<PathBuf>,
+    /// After so long without an adjustment the clock no longer counts as synchronised
+    pub clock_age_max: Duration,
+}
+
+/// What a clock means that nobody calls synchronised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// Said aloud, recorded, and counted
+    Warn,
+    /// The same, and no start
+    Required,
 }
 
 /// `[listen]`

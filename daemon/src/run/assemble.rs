@@ -19,6 +19,7 @@ use crate::{
     reactor::ReactorInbox,
     signing::Desk,
     state::{Census, Heartbeat, Shared, Snapshot},
+    synchronisation::Watch,
     tls::TlsSnapshot,
 };
 
@@ -72,6 +73,7 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
         census: Census::default(),
         times: Arc::default(),
         progress: (0..reactors).map(|_| Heartbeat::default()).collect(),
+        clock: Watch::default(),
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
     });
     let keeper = keeper.start(shared.clone(), tests_inbox).map_err(system("the keeper's thread"))?;

@@ -55,6 +55,7 @@ fn describe() {
     describe_gauge!("segl_crl_expires_seconds", "Time until a CRL's nextUpdate, by issuer");
     describe_gauge!("segl_key_certificate_expires_seconds", "Time until a key's certificate ends");
     describe_gauge!("segl_tenant_in_flight", "Requests in flight, by tenant");
+    describe_gauge!("segl_clock_synchronised", "1 while the time daemon says that the host's clock is synchronised");
     describe_gauge!("segl_reload_ok", "1 when the last reload was taken, 0 when it was refused");
 }
 
@@ -132,6 +133,7 @@ pub(super) fn refresh(shared: &Shared) {
     gauge!("segl_connections", "phase" => "handshake").set(shared.census.handshakes() as f64);
     let journal = shared.desk.journal().stats();
     gauge!("segl_journal_lag_records").set((journal.appended_seq - journal.durable_seq) as f64);
+    gauge!("segl_clock_synchronised").set(flag(shared.clock.latest().is_good()));
     gauge!("segl_journal_open").set(flag(shared.desk.journal().state() == segl_audit::State::Open));
 }
 

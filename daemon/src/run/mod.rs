@@ -11,6 +11,7 @@ mod listeners;
 mod logging;
 mod reload;
 mod service;
+mod timekeeping;
 mod tokens;
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ use crate::{
     keeper::Keeper,
     reactor::{self, Control, ReactorInbox, ReactorSetup, ReactorThread, Teller},
     state::Shared,
+    synchronisation::{Sighting, Sources},
     transport::{self, Io},
 };
 pub(crate) use assemble::{Assembly, assemble};
@@ -72,6 +74,9 @@ pub(crate) enum RunError {
     /// The journal takes no records
     #[error("the start can not be recorded: {0}")]
     Unrecorded(#[from] segl_audit::Refusal),
+    /// The clock, where it is required to be right
+    #[error("[host] clock = \"required\", and the clock is {0}; see that the time daemon runs and reaches its servers")]
+    Clock(String),
     /// io_uring was demanded
     #[error("reactor.io = \"uring\", but io_uring can not be had: {0}")]
     NoUring(String),
@@ -116,12 +121,15 @@ pub fn run(config_path: &Path) -> ExitCode {
 }
 
 fn try_run(config_path: &Path) -> Result<(), RunError> {
+    // Before a private key is read; said when there is a log.
+    let hardening = hardening::harden();
     let (config, findings) = config::load(config_path).map_err(RunError::Configuration)?;
     let _log = logging::start(&config.log);
     if !findings.is_empty() {
         tracing::warn!("{findings}");
     }
-    hardening::harden();
+    hardening.report();
+    let clock = timekeeping::begin(&config.host)?;
     let prometheus = gauges::install();
     let io = choose_io(config.reactor.io)?;
     let listeners = listeners::open(&config.listen)?;
@@ -135,6 +143,7 @@ fn try_run(config_path: &Path) -> Result<(), RunError> {
         shared,
         reactors,
         prometheus,
+        clock,
     };
     main.serve()
 }
@@ -190,6 +199,8 @@ struct Main {
     reloader: Reloader,
     keeper: Arc<Keeper>,
     prometheus: metrics_exporter_prometheus::PrometheusHandle,
+    /// Where the clock is looked at, and what was seen there first
+    clock: (Sources, Sighting),
 }
 
 impl Main {
@@ -212,6 +223,8 @@ impl Main {
         let health = service::Health::new(self.shared.clone());
         admin::start(&self.config.admin, self.shared.clone(), health.clone(), self.prometheus.clone()).await?;
         tokio::spawn(service::feed_watchdog(health));
+        let (sources, first) = self.clock.clone();
+        tokio::spawn(timekeeping::look_after(self.shared.clone(), sources, first));
         let wanted = Arc::new(Notify::new());
         let tellers = self.reactors.iter().map(ReactorThread::teller).collect();
         tokio::spawn(reload_when(wanted.clone(), self.reloader.clone(), tellers));

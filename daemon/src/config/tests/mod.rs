@@ -17,10 +17,13 @@ use rcgen::{
     KeyUsagePurpose, SerialNumber, date_time_ymd,
 };
 
-use super::{Config, Findings, Surroundings, read_text};
+use super::{Config, Findings, Surroundings, read_text, whole};
 
 /// 2026-09-21, when everything below is tried.
 pub(super) const NOW_UNIX_S: i64 = 1_790_000_000;
+
+/// Of the host on which it is tried.
+pub(super) const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef";
 
 /// A directory with every file that a sound configuration names.
 pub(crate) struct Site {
@@ -63,7 +66,13 @@ impl Site {
 
     pub(super) fn surroundings(&self) -> Surroundings {
         let credentials = Some(self.path("credentials"));
-        Surroundings { now_unix_s: NOW_UNIX_S, credentials, as_daemon: true, cores: vec![0, 1] }
+        Surroundings {
+            now_unix_s: NOW_UNIX_S,
+            credentials,
+            as_daemon: true,
+            cores: vec![0, 1],
+            machine_id: Some(MACHINE_ID.into()),
+        }
     }
 
     pub(super) fn read(&self, text: &str) -> (Option<Config>, Findings) {
@@ -71,7 +80,8 @@ impl Site {
     }
 
     pub(super) fn read_as(&self, text: &str, surroundings: &Surroundings) -> (Option<Config>, Findings) {
-        read_text(&self.path("segld.toml"), text, surroundings)
+        let (draft, findings) = read_text(&self.path("segld.toml"), text, surroundings);
+        (whole(draft, &findings), findings)
     }
 
     /// A certificate for a key of its own, from 2025 to 2027.

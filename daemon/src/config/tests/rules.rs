@@ -6,8 +6,8 @@ use segl_assertion::policy::ConfirmationMethod;
 use segl_hsm::{Algorithm, pkcs11::PinSource};
 use segl_wire::Class;
 
-use super::{MINIMAL, Site, Surroundings, minimal_and};
-use crate::config::{Operation, San, SelfTest, TokenKind, Verify};
+use super::{MACHINE_ID, MINIMAL, Site, Surroundings, minimal_and};
+use crate::config::{Clock, Operation, San, SelfTest, TokenKind, Verify};
 
 /// Everything said, which has to be one thing.
 #[track_caller]
@@ -36,6 +36,32 @@ fn the_shortest_configuration_is_complete() {
     assert_eq!(grant.operations, [Operation::Sign]);
     assert_eq!(grant.algorithms, [Algorithm::EcdsaP256Sha256]);
     assert_eq!(grant.classes, [Class::Login, Class::Signature, Class::Bulk]);
+}
+
+#[test]
+fn a_configuration_for_other_hosts_is_refused_on_this_one() {
+    let site = Site::new();
+    let on = |ids: &str| minimal_and(&format!("[host]\nmachine_ids = {ids}\n"));
+    let (other, ours) = ("ffffffffffffffffffffffffffffffff", MACHINE_ID);
+    assert_eq!(site.config(&on(&format!("[\"{other}\", \"{ours}\"]"))).host.machine_ids, [other, ours]);
+    let text = on(&format!("[\"{other}\"]"));
+    only(&site, &text, &format!("for other hosts than this one, whose machine id is {ours}"));
+    let nameless = Surroundings { machine_id: None, ..site.surroundings() };
+    assert!(site.read_as(&text, &nameless).1.to_string().contains("/etc/machine-id can not be read"));
+    only(&site, &on("[]"), "`machine_ids` is empty");
+    only(&site, &on(&format!("[\"{}\"]", ours.to_uppercase())), "must be a machine id");
+    only(&site, &on(&format!("[\"{ours}\", \"{ours}\"]")), "names the same thing twice");
+}
+
+#[test]
+fn a_clock_that_is_not_synchronised_is_a_warning_unless_it_is_required() {
+    let site = Site::new();
+    assert_eq!(site.config(MINIMAL).host.clock, Clock::Warn);
+    let text = minimal_and("[host]\nclock = \"required\"\nclock_marker = \"ptp\"\nclock_age_max = \"10m\"\n");
+    let host = site.config(&text).host;
+    assert_eq!((host.clock, host.clock_age_max), (Clock::Required, Duration::from_secs(600)));
+    assert_eq!(host.clock_marker, Some(site.path("ptp")));
+    only(&site, &minimal_and("[host]\nclock = \"require\"\n"), "did you mean \"required\"");
 }
 
 #[test]
