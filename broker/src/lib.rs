@@ -10,6 +10,7 @@ pub mod callers;
 pub mod cli;
 pub mod config;
 mod files;
+mod hardening;
 pub mod idempotency;
 pub mod in_flight;
 mod metrics;

@@ -12,7 +12,6 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
@@ -27,6 +26,7 @@ use crate::{
     api::{self, Broker, Limits, Snapshot},
     callers::Callers,
     config::{Config, Loaded},
+    hardening::harden,
     idempotency::Idempotency,
     in_flight::InFlight,
     metrics,
@@ -47,7 +47,7 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
 /// Runs until SIGTERM.
 pub(crate) fn main(path: &Path) -> ExitCode {
     // Before a private key is read; said when there is a log.
-    let hardened = harden();
+    let hardening = harden();
     let (config, loaded) = match Config::open(path) {
         Ok(opened) => opened,
         Err(findings) => {
@@ -58,12 +58,7 @@ pub(crate) fn main(path: &Path) -> ExitCode {
         }
     };
     start_log(&config);
-    for (what, result) in hardened {
-        match result {
-            Ok(()) => tracing::info!(what, "in force"),
-            Err(error) => tracing::error!(what, %error, "NOT IN FORCE"),
-        }
-    }
+    hardening.report();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -81,14 +76,6 @@ pub(crate) fn main(path: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Nobody reads tenants' keys or callers' tokens from a core dump, or by ptrace as our own user.
-fn harden() -> [(&'static str, rustix::io::Result<()>); 2] {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    // Under a unit they may be off already, and its sandbox may let nobody touch limits.
-    let no_core = if getrlimit(Resource::Core) == none { Ok(()) } else { setrlimit(Resource::Core, none) };
-    [("core dumps off", no_core), ("not dumpable", set_dumpable_behavior(DumpableBehavior::NotDumpable))]
 }
 
 fn start_log(config: &Config) {
