@@ -23,6 +23,9 @@ use crate::callers::{CertificateName, Operation, TokenHash};
 /// How long after a request's timeout its answer may still come, and be asked for again.
 const ANSWER_SLACK: Duration = Duration::from_secs(2);
 
+/// Where the unit's credentials are for those who are not the service.
+const CREDENTIALS: &str = "/run/credentials/segl-broker.service";
+
 /// `segl-broker.toml`.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -406,9 +409,22 @@ fn read_path(section: &mut Section<'_>, field: &'static str, base: &Path) -> Opt
     section.string(field).map(|path| At { value: base.join(path.value), line: path.line })
 }
 
+/// A path, or `credential:NAME`: what systemd has unsealed for this service (systemd.exec(5), LoadCredentialEncrypted=).
+/// To whoever checks from outside it is visible while the service runs.
+fn secret(text: &str, base: &Path) -> PathBuf {
+    match text.strip_prefix("credential:") {
+        None => base.join(text),
+        Some(name) => {
+            let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+            directory.unwrap_or_else(|| CREDENTIALS.into()).join(name)
+        }
+    }
+}
+
 fn read_identity(section: &mut Section<'_>, base: &Path, required: bool) -> Option<Identity> {
     let certificate = read_path(section, "certificate", base);
-    let private_key = read_path(section, "private_key", base);
+    let private_key =
+        section.string("private_key").map(|path| At { value: secret(&path.value, base), line: path.line });
     if required || certificate.is_some() || private_key.is_some() {
         section.demand("certificate");
         section.demand("private_key");

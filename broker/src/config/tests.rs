@@ -162,3 +162,12 @@ fn the_files_are_looked_at_too_all_at_once() {
     assert!(findings[2].message.contains("chmod 0600"));
     assert_eq!(Config::open(Path::new("/nowhere")).expect_err("there is none").0.len(), 1);
 }
+
+#[test]
+fn a_private_key_may_be_a_credential_of_the_service() {
+    let (config, findings) = parse(&GOOD.replace("\"t.key\"", "\"credential:tenant-t\""));
+    assert_eq!(findings, []);
+    // Under cargo there is no such directory of our own.
+    let key = &config.tenants[0].identity.private_key.value;
+    assert_eq!(key, Path::new("/run/credentials/segl-broker.service/tenant-t"));
+}
