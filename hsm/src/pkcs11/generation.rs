@@ -185,6 +185,11 @@ impl std::fmt::Display for Identity {
     }
 }
 
+/// The one token that matches, only looked at.
+pub(super) fn look(module: &Module, uri: &Uri) -> Result<(Identity, TokenInfo)> {
+    find(module, uri).map(|(_, info)| (Identity::new(&info), info))
+}
+
 /// The one slot whose token matches. Slots that can not be asked are passed over: they may belong to another device
 /// that is away.
 fn find(module: &Module, uri: &Uri) -> Result<(Slot, TokenInfo)> {

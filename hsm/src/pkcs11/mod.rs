@@ -18,10 +18,12 @@ mod mechanism;
 mod module;
 mod pin;
 mod session;
+mod survey;
 mod token;
 mod uri;
 
 pub use module::Module;
 pub use pin::PinSource;
+pub use survey::{PinState, Seen};
 pub use token::Pkcs11Token;
 pub use uri::{ObjectType, URI_LEN_MAX, Uri, UriError};

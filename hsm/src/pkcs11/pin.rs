@@ -49,7 +49,16 @@ impl PinSource {
         self.read().map(drop)
     }
 
+    /// The same with the eyes of another user, for who looks after the daemon as root.
+    pub fn check_for(&self, uid: u32) -> Result<()> {
+        self.read_as(uid).map(drop)
+    }
+
     pub(super) fn read(&self) -> Result<Option<Pin>> {
+        self.read_as(rustix::process::geteuid().as_raw())
+    }
+
+    fn read_as(&self, uid: u32) -> Result<Option<Pin>> {
         let path = match self {
             PinSource::None => return Ok(None),
             PinSource::File(path) => path.clone(),
@@ -62,16 +71,16 @@ impl PinSource {
                 PathBuf::from(directory.ok_or_else(|| unavailable(Path::new(name), unset))?).join(name)
             }
         };
-        read(&path).map(Some)
+        read_file(&path, uid).map(Some)
     }
 }
 
-fn read(path: &Path) -> Result<Pin> {
+/// Reads it if nobody but root and that user could have.
+fn read_file(path: &Path, euid: u32) -> Result<Pin> {
     let refuse = |why: &dyn fmt::Display| unavailable(path, why);
     if !path.is_absolute() {
         return Err(refuse(&"not an absolute path"));
     }
-    let euid = rustix::process::geteuid().as_raw();
     let name = path.file_name().ok_or_else(|| refuse(&"names no file"))?;
     // Opened by the way that was judged, not by links that could lead elsewhere by now. What is judged below is the
     // opened file itself, so nothing can be exchanged in between. Not blocking, lest a named pipe holds us.
@@ -132,6 +141,10 @@ mod tests {
     use std::{fs::Permissions, os::unix::fs::PermissionsExt};
 
     use super::*;
+
+    fn read(path: &Path) -> Result<Pin> {
+        read_file(path, rustix::process::geteuid().as_raw())
+    }
 
     fn file(directory: &Path, contents: &[u8], mode: u32) -> PathBuf {
         let path = directory.join("pin");
