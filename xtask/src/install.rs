@@ -43,6 +43,11 @@ const PACKAGES: &[Package] = &[
     },
     Package { name: "mmdebstrap", sign: Sign::Program("mmdebstrap"), why: "makes that container's root directory" },
     Package {
+        name: "swtpm",
+        sign: Sign::Program("swtpm"),
+        why: "a TPM in software, to seal PINs to in that container",
+    },
+    Package {
         name: "python3-venv",
         sign: Sign::Python("venv, ensurepip"),
         why: "an environment for the protocol's client in Python, and for judges of signatures",

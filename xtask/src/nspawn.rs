@@ -1,4 +1,5 @@
-//! The root directory of the container in which the units are tested: Debian 12 with systemd and nothing else.
+//! The root directory of the container in which the units are tested: Debian 12 with systemd and what Segl meets on a
+//! host: an HSM in software, a time daemon, a TPM's tools.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,10 +9,17 @@ use std::{
 use crate::{Result, cache, command::Job, install::on_path, workspace};
 
 /// What is in it. A change needs another [`VERSION`].
-const INCLUDE: &str = "--include=systemd,systemd-sysv,dbus,procps,libgcc-s1";
+const INCLUDE: &str =
+    "--include=systemd,systemd-sysv,dbus,procps,libgcc-s1,softhsm2,chrony,tpm2-tools,libtss2-tcti-swtpm0";
+/// The time daemon is there to be asked. It never touches the clock, which is the host's, and starts only where a test
+/// starts it.
+const TAME_CHRONY: [&str; 2] = [
+    "--customize-hook=echo DAEMON_OPTS=-x > \"$1/etc/default/chrony\"",
+    "--customize-hook=chroot \"$1\" systemctl disable chrony.service",
+];
 /// Part of the cached directory's name.
-const VERSION: &str = "bookworm-1";
-/// It takes under a minute; this allows for a slow mirror.
+const VERSION: &str = "bookworm-2";
+/// It takes a minute; this allows for a slow mirror.
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Why no container can be started here, if so.
@@ -34,7 +42,9 @@ pub(crate) fn root(log: &Path) -> Result<PathBuf> {
     }
     println!("  making the container's root in {}: about a minute, once", root.display());
     Job::new("mmdebstrap", &workspace(), log.to_path_buf())
-        .args(["--variant=minbase", INCLUDE, "bookworm"])
+        .args(["--variant=minbase", INCLUDE])
+        .args(TAME_CHRONY)
+        .arg("bookworm")
         .arg(&unfinished)
         .must(LIMIT)?;
     std::fs::rename(&unfinished, &root)?;

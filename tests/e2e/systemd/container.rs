@@ -4,8 +4,9 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ pub(crate) struct Container {
     name: String,
     dir: tempfile::TempDir,
     groups: Vec<PathBuf>,
+    environment: Vec<String>,
     running: Option<(Service, String)>,
 }
 
@@ -32,8 +34,13 @@ impl Container {
         for part in ["upper", "work", "merged"] {
             fs::create_dir(dir.path().join(part))?;
         }
-        let container =
-            Container { name: format!("{name}-{}", std::process::id()), dir, groups: Vec::new(), running: None };
+        let container = Container {
+            name: format!("{name}-{}", std::process::id()),
+            dir,
+            groups: Vec::new(),
+            environment: Vec::new(),
+            running: None,
+        };
         let mut layers = std::ffi::OsString::from("lowerdir=");
         layers.push(root);
         for (option, part) in [(",upperdir=", "upper"), (",workdir=", "work")] {
@@ -52,6 +59,11 @@ impl Container {
     /// Its root directory, to be filled before it boots.
     pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("merged")
+    }
+
+    /// A variable of its systemd's environment and of every command run in it.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push(format!("{name}={value}"));
     }
 
     /// Puts a file into it, with the directories above.
@@ -74,9 +86,10 @@ impl Container {
         let mut shell = Command::new("sh");
         shell.arg("-ec").arg(format!(
             "{join}exec systemd-nspawn -q -D {} --register=no --keep-unit --private-network --notify-ready=yes \
-             --console=pipe --link-journal=no --resolv-conf=off --timezone=off --machine={} --capability=all -b",
+             --console=pipe --link-journal=no --resolv-conf=off --timezone=off --machine={} --capability=all {} -b",
             self.root().display(),
-            self.name
+            self.name,
+            self.environment.iter().map(|variable| format!("--setenv={variable}")).collect::<Vec<_>>().join(" ")
         ));
         let mut nspawn = Service::start(shell, self.dir.path(), "nspawn")?;
         let leader = nspawn.told("X_NSPAWN_LEADER_PID", BOOT)?;
@@ -94,9 +107,38 @@ impl Container {
 
     /// Runs a command in it, whatever comes of it.
     pub(crate) fn try_run(&self, words: &[&str]) -> Result<Output> {
+        Ok(self.command(words)?.output()?)
+    }
+
+    /// Runs a command in it that reads `input`; a secret is not seen in anybody's list of processes that way.
+    pub(crate) fn feed(&self, words: &[&str], input: &[u8]) -> Result<String> {
+        let mut command = self.command(words)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        child.stdin.take().ok_or("it was asked for")?.write_all(input)?;
+        let output = child.wait_with_output()?;
+        said(&output, &words.join(" "))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// A command in it, to be run.
+    pub(crate) fn command(&self, words: &[&str]) -> Result<Command> {
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["-t", self.leader()?, "-a", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
-        Ok(nsenter.args(words).output()?)
+        nsenter.args(&self.environment).args(words);
+        Ok(nsenter)
+    }
+
+    /// A process of the host's, such as a TPM, in its network.
+    pub(crate) fn beside(&self, program: &str) -> Result<Command> {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["-t", self.leader()?, "-n", program]);
+        Ok(nsenter)
+    }
+
+    /// What a unit has logged since the boot.
+    pub(crate) fn log(&self, unit: &str) -> Result<String> {
+        self.run(&["journalctl", "--no-pager", "--output=cat", "--unit", unit])
     }
 
     /// What a unit's property says.

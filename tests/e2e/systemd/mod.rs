@@ -1,7 +1,12 @@
 //! The units under a real systemd. `cargo xtask test --stage systemd` runs these; anywhere else they are ignored tests,
 //! since they need root and a container's root directory.
 
+mod clock;
 mod container;
+mod credentials;
+mod host;
+mod sandbox;
+mod under_load;
 
 use segl_tests::{
     http::Http,
@@ -9,26 +14,14 @@ use segl_tests::{
     site::{P256, Site, Token, await_keys},
 };
 
-use self::container::Container;
+use self::{
+    container::Container,
+    host::{Host, install},
+};
 
-/// Installs programs, units, users and directories as a package would.
-fn install(container: &Container) {
-    for program in [programs::segld(), programs::broker()] {
-        let name = program.file_name().unwrap().to_str().unwrap();
-        std::fs::copy(&program, container.root().join("usr/bin").join(name)).unwrap();
-    }
-    let systemd = programs::workspace().join("systemd");
-    for (from, to) in [
-        ("segld.service", "usr/lib/systemd/system"),
-        ("segld.socket", "usr/lib/systemd/system"),
-        ("segl-broker.service", "usr/lib/systemd/system"),
-        ("segl-broker.socket", "usr/lib/systemd/system"),
-        ("sysusers.d/segl.conf", "usr/lib/sysusers.d"),
-        ("tmpfiles.d/segl.conf", "usr/lib/tmpfiles.d"),
-    ] {
-        let name = from.rsplit('/').next().unwrap();
-        container.put(&format!("{to}/{name}"), &std::fs::read(systemd.join(from)).unwrap()).unwrap();
-    }
+/// What the units that were stopped in order have recorded, which is sound.
+fn journal(host: &Host) -> Vec<serde_json::Value> {
+    crate::room::journal_in(&host.container.root().join("var/lib/segl/journal"))
 }
 
 #[test]
@@ -52,36 +45,29 @@ fn the_units_are_understood_and_leave_little_exposed() {
     }
     assert_eq!(container.run(&["stat", "--format=%U:%G %a", "/etc/segl/credentials"]).unwrap(), "root:root 700");
     assert_eq!(container.run(&["stat", "--format=%U:%G %a", "/etc/segl/segld"]).unwrap(), "root:segl 750");
+    assert_eq!(container.run(&["stat", "--format=%U:%G %a", "/run/segl"]).unwrap(), "segl:segl-operator 2755");
 }
 
-/// Puts an installation's configuration where the units look for it. Sockets come from systemd, the daemon's TLS key
-/// as a credential.
-fn configure(container: &Container, site: &Site) {
-    let segld = site
-        .segld_toml
-        .replace(&format!("addresses = [\"{}\"]\n", site.segld), "")
-        .replace("\"pki/segld.key\"", "\"credential:tls-key\"")
-        .replace("directory = \"journal\"", "directory = \"/var/lib/segl/journal\"")
-        .replace("directory = \"keys\"", "directory = \"/var/lib/segl/keys\"");
-    let broker = site
-        .broker_toml
-        .replace(&format!("listen = [\"{}\"]\n", site.broker), "")
-        .replace(&site.segld.to_string(), "127.0.0.1:7443");
-    container.put("/etc/segl/segld/segld.toml", segld.as_bytes()).unwrap();
-    container.put("/etc/segl/broker/segl-broker.toml", broker.as_bytes()).unwrap();
-    container.put("/etc/segl/credentials/pin", b"of no use to the embedded token").unwrap();
-    let pki = site.dir.join("pki");
-    let copy = |from: &str, to: &str| container.put(to, &std::fs::read(pki.join(from)).unwrap()).unwrap();
-    copy("segld.key", "/etc/segl/credentials/tls-key");
-    for file in ["segld.pem", "clients-ca.pem", "clients.crl"] {
-        copy(file, &format!("/etc/segl/segld/pki/{file}"));
-    }
-    let mut broker = vec!["servers-ca.pem".to_owned(), "clients-ca.pem".to_owned()];
-    for name in ["segl-broker", site.tenants[0].name, site.tenants[1].name] {
-        broker.extend([format!("{name}.pem"), format!("{name}.key")]);
-    }
-    for file in broker {
-        copy(&file, &format!("/etc/segl/broker/pki/{file}"));
+#[test]
+#[ignore = "needs root and a container: cargo xtask test --stage systemd"]
+fn the_sample_drop_ins_are_understood_and_leave_no_more_exposed() {
+    let mut container = Container::prepare("segl-drop-ins").unwrap();
+    install(&container);
+    // What the samples name as if it were there.
+    container.put("/usr/lib/sysusers.d/hsm.conf", b"g hsm - -\n").unwrap();
+    container.put("/etc/systemd/system/hsm-driver.service", b"[Service]\nExecStart=/bin/true\n").unwrap();
+    container.boot().unwrap();
+    for entry in std::fs::read_dir(programs::workspace().join("systemd/examples")).unwrap() {
+        let sample = entry.unwrap().path();
+        let name = sample.file_name().unwrap().to_str().unwrap();
+        let unit = if name.starts_with("broker") { "segl-broker.service" } else { "segld.service" };
+        let place = format!("/etc/systemd/system/{unit}.d/sample.conf");
+        container.put(&place, &std::fs::read(&sample).unwrap()).unwrap();
+        container.run(&["systemctl", "daemon-reload"]).unwrap();
+        let verify = container.try_run(&["systemd-analyze", "verify", "--man=no", unit]).unwrap();
+        assert_eq!(String::from_utf8_lossy(&verify.stderr), "", "{name}");
+        container.run(&["systemd-analyze", "security", "--no-pager", "--threshold=15", unit]).unwrap();
+        container.run(&["rm", &place]).unwrap();
     }
 }
 
@@ -100,25 +86,21 @@ fn sign(container: &Container, site: &Site, reference: &str) {
 #[test]
 #[ignore = "needs root and a container: cargo xtask test --stage systemd"]
 fn a_connection_to_the_socket_starts_segld_which_signs_reloads_and_stops_in_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let site = Site::create(&dir.path().join("site"), Token::Embedded, &[]).unwrap();
-    let mut container = Container::prepare("segl-life").unwrap();
-    install(&container);
-    configure(&container, &site);
-    container.boot().unwrap();
-    container.run(&["chgrp", "-R", "segl-broker", "/etc/segl/broker"]).unwrap();
-    container.run(&["chmod", "-R", "u=rwX,g=rX,o=", "/etc/segl/broker"]).unwrap();
+    let host = Host::boot("segl-life", Token::Embedded);
+    host.seal("host", "pin", b"of no use to the embedded token");
+    host.seal_tls_key("host");
+    let Host { container, site, .. } = &host;
 
     container.run(&["systemctl", "start", "segld.socket", "segl-broker.socket"]).unwrap();
     assert_eq!(container.show("segld.service", "ActiveState").unwrap(), "inactive");
     container.run(&["systemctl", "start", "segl-broker.service"]).unwrap();
     container.in_network(|| await_keys(&site.broker_admin()?)).unwrap().unwrap();
     assert_eq!(container.show("segld.service", "ActiveState").unwrap(), "active", "the broker's connection started it");
-    sign(&container, &site, "before-the-reload");
+    sign(container, site, "before-the-reload");
 
     let pid = container.show("segld.service", "MainPID").unwrap();
     container.run(&["systemctl", "reload", "segld.service", "segl-broker.service"]).unwrap();
-    sign(&container, &site, "after-the-reload");
+    sign(container, site, "after-the-reload");
     assert_eq!(container.show("segld.service", "MainPID").unwrap(), pid);
     assert_eq!(container.show("segld.service", "NRestarts").unwrap(), "0");
 
