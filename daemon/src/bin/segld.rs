@@ -19,7 +19,7 @@ struct Arguments {
 
 #[derive(Args)]
 struct Configuration {
-    /// The configuration file (TOML); docs/OPERATIONS.md describes it
+    /// The configuration file (TOML); docs/CONFIGURATION.md describes it
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }

@@ -23,7 +23,7 @@ const KEYS_MAX: usize = 1_000;
 pub(super) fn keys(sections: Vec<Section<'_>>, tokens: &[At<Token>], files: &Files<'_>) -> Vec<At<Key>> {
     let collector = files.collector();
     if sections.is_empty() {
-        let hint = "add a [[key]]; docs/OPERATIONS.md has examples";
+        let hint = "add a [[key]]; docs/CONFIGURATION.md has examples";
         collector.missing(&(0..0), "there is no [[key]]: nothing could be signed", hint);
     }
     if let Some(section) = sections.get(KEYS_MAX) {

@@ -1,4 +1,4 @@
-//! Reads the sections about the daemon itself. Here stand the defaults; `docs/OPERATIONS.md` gives their reasons.
+//! Reads the sections about the daemon itself. Here stand the defaults; `docs/CONFIGURATION.md` gives their reasons.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

@@ -22,7 +22,7 @@ pub(super) fn tenants(
     collector: &Collector<'_>,
 ) -> Vec<Tenant> {
     if sections.is_empty() {
-        let hint = "add a [[tenant]]; docs/OPERATIONS.md has examples";
+        let hint = "add a [[tenant]]; docs/CONFIGURATION.md has examples";
         collector.missing(&(0..0), "there is no [[tenant]]: every client would be refused", hint);
     }
     if let Some(section) = sections.get(TENANTS_MAX) {

@@ -39,7 +39,7 @@ enum Kind {
 
 pub(super) fn tokens(sections: Vec<Section<'_>>, host: &Host, limits: &Limits, files: &Files<'_>) -> Vec<At<Token>> {
     if sections.is_empty() {
-        let hint = "add a [[token]]; docs/OPERATIONS.md has one of each kind";
+        let hint = "add a [[token]]; docs/CONFIGURATION.md has one of each kind";
         files.collector().missing(&(0..0), "there is no [[token]]: nothing could sign", hint);
     }
     if let Some(section) = sections.get(TOKENS_MAX) {

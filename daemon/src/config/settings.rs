@@ -1,6 +1,6 @@
 //! The settings of the daemon itself, one struct a section of the file, everything parsed and resolved.
 //!
-//! The defaults stand in [`super::read_settings`], their reasons in `docs/OPERATIONS.md`.
+//! The defaults stand in [`super::read_settings`], their reasons in `docs/CONFIGURATION.md`.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

@@ -29,14 +29,17 @@ fn the_sample_file_is_sound() {
     assert_sound("docs/samples/segld.toml", &docs("samples/segld.toml"));
 }
 
+fn examples(manual: &str) -> Vec<&str> {
+    manual.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
 #[test]
-fn every_example_in_the_operators_manual_is_sound() {
-    let manual = docs("OPERATIONS.md");
-    // Those of other programs' configurations say so by their own first section.
-    let chapter = manual.split("\n## ").find(|chapter| chapter.starts_with("Configuration of segld")).unwrap();
-    let examples: Vec<_> = chapter.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(examples.len() > 1);
-    for example in examples {
+fn every_example_in_the_manuals_is_sound() {
+    let configuration = docs("CONFIGURATION.md");
+    // What stands in the broker's chapter is the broker's.
+    let chapter = configuration.split("\n## ").find(|chapter| chapter.starts_with("segld\n")).unwrap();
+    assert!(examples(chapter).len() > 1);
+    for example in [examples(chapter), examples(&docs("OPERATIONS.md"))].concat() {
         // A part stands beside the shortest configuration.
         let text = if example.contains("[tls]") { example.to_owned() } else { minimal_and(example) };
         assert_sound(example, &text);
@@ -55,7 +58,7 @@ fn settings(manual: &str, section: &str) -> Vec<(String, String)> {
 
 #[test]
 fn the_manual_tells_every_limit_and_its_default() {
-    let (manual, site) = (docs("OPERATIONS.md"), Site::new());
+    let (manual, site) = (docs("CONFIGURATION.md"), Site::new());
     let defaults = site.config(MINIMAL);
     for section in ["limits", "pool"] {
         let (_, findings) = site.read(&minimal_and(&format!("[{section}]\nnothing-like-it = 1\n")));
