@@ -123,8 +123,10 @@ pub(super) fn install(container: &Container) {
         ("segld.socket", "usr/lib/systemd/system"),
         ("segl-broker.service", "usr/lib/systemd/system"),
         ("segl-broker.socket", "usr/lib/systemd/system"),
-        ("sysusers.d/segl.conf", "usr/lib/sysusers.d"),
-        ("tmpfiles.d/segl.conf", "usr/lib/tmpfiles.d"),
+        ("sysusers.d/segld.conf", "usr/lib/sysusers.d"),
+        ("sysusers.d/segl-broker.conf", "usr/lib/sysusers.d"),
+        ("tmpfiles.d/segld.conf", "usr/lib/tmpfiles.d"),
+        ("tmpfiles.d/segl-broker.conf", "usr/lib/tmpfiles.d"),
     ] {
         let name = from.rsplit('/').next().unwrap();
         container.put(&format!("{to}/{name}"), &std::fs::read(systemd.join(from)).unwrap()).unwrap();
