@@ -337,6 +337,16 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_says_of_every_refusal_what_it_means() {
+        let manual = include_str!("../../docs/OPERATIONS.md");
+        let chapter = manual.split("\n## Refusals\n").nth(1).unwrap();
+        let wire = wire::Code::ALL.iter().map(|code| code.name());
+        for name in Code::ALL.iter().map(|code| code.name()).chain(wire) {
+            assert!(chapter.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
     fn a_problem_is_a_document_with_its_headers() {
         let problem = Problem::passing(Code::Overloaded, "come back", Some(1_200)).with_reference("r-1");
         let document = serde_json::to_value(&problem).unwrap();

@@ -297,6 +297,7 @@ impl Common<'_> {
             unsigned,
             operation: self.permit.operation(),
             algorithm: self.permit.algorithm(),
+            class: self.meta.class,
             intent: 0,
             began_ns: self.reactor.now_ns(),
             deadline_ns: self.deadline_ns,

@@ -36,6 +36,8 @@ const BOUNDS_NS: [u64; 19] = [
 pub(crate) struct TimeHistogram {
     name: &'static str,
     help: &'static str,
+    /// `name="value"`, or nothing
+    label: &'static str,
     /// One for each bound, and one for what is beyond the last
     counts: [AtomicU64; BOUNDS_NS.len() + 1],
     sum_ns: AtomicU64,
@@ -44,7 +46,12 @@ pub(crate) struct TimeHistogram {
 impl TimeHistogram {
     /// An empty one; `name` ends in `_seconds`, as Prometheus wants it.
     pub(crate) fn new(name: &'static str, help: &'static str) -> Self {
-        TimeHistogram { name, help, counts: Default::default(), sum_ns: AtomicU64::new(0) }
+        TimeHistogram { name, help, label: "", counts: Default::default(), sum_ns: AtomicU64::new(0) }
+    }
+
+    /// One of several of the same name, told apart by a label, as `name="value"`.
+    pub(crate) fn labelled(self, label: &'static str) -> Self {
+        TimeHistogram { label, ..self }
     }
 
     /// Counts one sample.
@@ -54,20 +61,31 @@ impl TimeHistogram {
         self.sum_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
-    /// Appends it in Prometheus' text format.
-    pub(crate) fn render(&self, out: &mut String) {
-        let name = self.name;
-        let mut cumulative = 0;
+    /// Appends those of one name in Prometheus' text format.
+    pub(crate) fn render(family: &[TimeHistogram], out: &mut String) {
+        let Some(TimeHistogram { name, help, .. }) = family.first() else { return };
         // Writing to a String can not fail.
-        let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} histogram", self.help);
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+        family.iter().for_each(|histogram| histogram.render_samples(out));
+        out.push('\n');
+    }
+
+    fn render_samples(&self, out: &mut String) {
+        let TimeHistogram { name, label, .. } = self;
+        let (bucket, alone) = if label.is_empty() {
+            (String::new(), String::new())
+        } else {
+            (format!("{label},"), format!("{{{label}}}"))
+        };
+        let mut cumulative = 0;
         for (count, bound_ns) in self.counts.iter().zip(BOUNDS_NS) {
             cumulative += count.load(Ordering::Relaxed);
-            let _ = writeln!(out, "{name}_bucket{{le=\"{}\"}} {cumulative}", bound_ns as f64 / 1e9);
+            let _ = writeln!(out, "{name}_bucket{{{bucket}le=\"{}\"}} {cumulative}", bound_ns as f64 / 1e9);
         }
         cumulative += self.counts[BOUNDS_NS.len()].load(Ordering::Relaxed);
-        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {cumulative}");
-        let _ = writeln!(out, "{name}_sum {}", self.sum_ns.load(Ordering::Relaxed) as f64 / 1e9);
-        let _ = writeln!(out, "{name}_count {cumulative}\n");
+        let _ = writeln!(out, "{name}_bucket{{{bucket}le=\"+Inf\"}} {cumulative}");
+        let _ = writeln!(out, "{name}_sum{alone} {}", self.sum_ns.load(Ordering::Relaxed) as f64 / 1e9);
+        let _ = writeln!(out, "{name}_count{alone} {cumulative}");
     }
 }
 
@@ -82,7 +100,7 @@ mod tests {
             histogram.record_ns(ns);
         }
         let mut text = String::new();
-        histogram.render(&mut text);
+        TimeHistogram::render(&[histogram], &mut text);
         for line in [
             "# TYPE segl_test_seconds histogram",
             "segl_test_seconds_bucket{le=\"0.00002\"} 2",
@@ -90,6 +108,23 @@ mod tests {
             "segl_test_seconds_bucket{le=\"30\"} 3",
             "segl_test_seconds_bucket{le=\"+Inf\"} 4",
             "segl_test_seconds_count 4",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn those_of_one_name_share_a_head_and_are_told_apart_by_their_label() {
+        let family = ["class=\"login\"", "class=\"bulk\""]
+            .map(|label| TimeHistogram::new("segl_test_seconds", "A test").labelled(label));
+        family[1].record_ns(1);
+        let mut text = String::new();
+        TimeHistogram::render(&family, &mut text);
+        assert_eq!(text.matches("# TYPE").count(), 1);
+        for line in [
+            "segl_test_seconds_bucket{class=\"login\",le=\"+Inf\"} 0",
+            "segl_test_seconds_bucket{class=\"bulk\",le=\"0.00002\"} 1",
+            "segl_test_seconds_count{class=\"bulk\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

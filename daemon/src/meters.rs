@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use metrics::{Counter, counter};
 use segl_pool::Completion;
-use segl_wire::Code;
+use segl_wire::{Class, Code};
 
 use crate::{
     config::Operation,
@@ -34,16 +34,18 @@ pub(crate) struct ReactorMeters {
 #[derive(Debug)]
 pub(crate) struct Times {
     total: TimeHistogram,
-    queue: TimeHistogram,
+    /// Logins, signatures, bulk: that bulk waits is what it is for, that a login does not
+    queue: [TimeHistogram; 3],
     token: TimeHistogram,
     record: TimeHistogram,
 }
 
 impl Default for Times {
     fn default() -> Self {
+        let queue = |label| TimeHistogram::new("segl_queue_seconds", "Waiting for a session, by class").labelled(label);
         Times {
             total: TimeHistogram::new("segl_request_seconds", "From a request's frame to its answer"),
-            queue: TimeHistogram::new("segl_queue_seconds", "Waiting for a session"),
+            queue: ["class=\"login\"", "class=\"signature\"", "class=\"bulk\""].map(queue),
             token: TimeHistogram::new("segl_token_seconds", "Inside the token"),
             record: TimeHistogram::new("segl_record_seconds", "Answers held for the journal after the token was done"),
         }
@@ -53,7 +55,8 @@ impl Default for Times {
 impl Times {
     /// Appends all of them in Prometheus' text format.
     pub(crate) fn render(&self, out: &mut String) {
-        [&self.total, &self.queue, &self.token, &self.record].into_iter().for_each(|times| times.render(out));
+        let [total, token, record] = [&self.total, &self.token, &self.record].map(std::slice::from_ref);
+        [total, &self.queue, token, record].into_iter().for_each(|family| TimeHistogram::render(family, out));
     }
 }
 
@@ -93,8 +96,13 @@ impl ReactorMeters {
     }
 
     /// Where a job's time went.
-    pub(crate) fn pool_times(&self, completion: &Completion) {
-        self.times.queue.record_ns(u64::from(completion.queue_us) * 1000);
+    pub(crate) fn pool_times(&self, class: Class, completion: &Completion) {
+        let of_class = match class {
+            Class::Login => 0,
+            Class::Signature => 1,
+            Class::Bulk => 2,
+        };
+        self.times.queue[of_class].record_ns(u64::from(completion.queue_us) * 1000);
         if !completion.attempts.is_empty() {
             self.times.token.record_ns(u64::from(completion.token_us) * 1000);
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -155,4 +155,45 @@ fn the_journal_tells_who_asked_for_what_and_in_which_capacity_and_what_became_of
     assert_eq!(recorded("as-himself"), "citizen");
     assert_eq!(recorded("for-a-company"), "12345678");
     assert_eq!(recorded("unsaid"), serde_json::Value::Null);
+}
+
+/// Its segments, oldest first, as the manual's `segl-[0-9]*` finds them.
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "journal");
+    let mut segments: Vec<_> = entries.filter(is_segment).collect();
+    segments.sort();
+    segments
+}
+
+#[test]
+fn what_is_copied_while_it_is_written_is_sound_and_segments_that_were_archived_are_not_missed() {
+    let mut room = Room::open(Token::Embedded, |site| {
+        site.segld_toml = site.segld_toml.replace("segment_size = \"4MiB\"", "segment_size = \"1MiB\"");
+    });
+    let (directory, archive) = (room.site.journal(), room.site.dir.join("archive"));
+    let (progress, _rounds) = std::sync::mpsc::channel();
+    let connection = connect(&room.site, 0);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(move || run(connection, "archived", 6_000, &progress));
+        until("there are some segments", || segments(&directory).len() > 2);
+        // The list first, then the files: one that is begun meanwhile has no place in it.
+        std::fs::create_dir(&archive).unwrap();
+        for segment in segments(&directory) {
+            std::fs::copy(&segment, archive.join(segment.file_name().unwrap())).unwrap();
+        }
+        assert!(!load.is_finished(), "it was copied while it was written");
+        assert_eq!(load.join().unwrap().lost(), [0; 0]);
+    });
+    assert!(!journal_in(&archive).is_empty());
+
+    let mut old = segments(&directory);
+    old.pop();
+    old.iter().for_each(|segment| std::fs::remove_file(segment).unwrap());
+    assert!(!journal_in(&directory).is_empty(), "sound, from the first that is there");
+    assert!(room.segld.terminate(SOON).unwrap().success());
+    room.segld = room.site.start_segld().unwrap();
+    sound(&mut connect(&room.site, 0));
+    assert!(room.segld.terminate(SOON).unwrap().success());
+    journal_in(&directory);
 }

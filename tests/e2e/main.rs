@@ -15,6 +15,7 @@ mod hazards;
 mod journal;
 mod lifecycle;
 mod load;
+mod monitoring;
 mod python;
 mod reload;
 mod rollover;

@@ -158,6 +158,29 @@ pub(crate) fn node(log: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// promtool, which judges alert rules. It comes with Prometheus, a service with a dozen other packages: of the package
+/// nothing but this program is taken, and nothing is installed.
+pub(crate) fn promtool(log: &Path) -> Result<PathBuf> {
+    let folder = cache()?.join("promtool");
+    let program = folder.join("usr/bin/promtool");
+    if program.exists() {
+        return Ok(program);
+    }
+    println!("  fetching promtool into {}: the judge of alert rules", folder.display());
+    let download = folder.join("download");
+    std::fs::create_dir_all(&download)?;
+    let run = |program: &str| Job::new(program, &download, log.to_path_buf());
+    // A machine that has installed nothing so far has no lists.
+    if run("apt-get").args(["download", "-qq", "prometheus"]).must(LIMIT).is_err() {
+        run("apt-get").args(["update", "-qq"]).must(LIMIT)?;
+        run("apt-get").args(["download", "-qq", "prometheus"]).must(LIMIT)?;
+    }
+    let extract = "dpkg-deb --fsys-tarfile prometheus_*.deb | tar --extract --directory .. ./usr/bin/promtool";
+    run("sh").args(["-c", extract]).must(LIMIT)?;
+    std::fs::remove_dir_all(&download)?;
+    Ok(program)
+}
+
 /// Whether a program of this name can be found.
 pub(crate) fn on_path(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

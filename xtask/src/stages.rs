@@ -127,6 +127,7 @@ fn prepare(place: &Place) -> Result<Tally> {
     install::packages(&[], &place.log)?;
     install::python(&place.log)?;
     install::node(&place.log)?;
+    install::promtool(&place.log)?;
     match nspawn::obstacle() {
         None => drop(nspawn::root(&place.log)?),
         Some(why) => println!("  no container's root: {why}"),
@@ -162,7 +163,9 @@ fn kryoptic(place: &Place) -> Result<Tally> {
 
 fn tests(place: &Place) -> Result<Tally> {
     let (python, node) = (install::python(&place.log)?, install::node(&place.log)?);
-    let mut env = vec![("SEGL_PYTHON", python.as_path()), ("SEGL_NODE", node.as_path())];
+    let promtool = install::promtool(&place.log)?;
+    let mut env =
+        vec![("SEGL_PYTHON", python.as_path()), ("SEGL_NODE", node.as_path()), ("SEGL_PROMTOOL", promtool.as_path())];
     match KRYOPTIC.get() {
         Some(module) => env.push(("SEGL_KRYOPTIC", module.as_path())),
         None => println!("  SKIPPED: the tokens' suite on Kryoptic, since its stage was not run or failed"),

@@ -22,7 +22,7 @@ use std::{
 use segl_hsm::{KeyReport, ModuleId};
 use segl_pool::{Completion, Discard, Inbox};
 
-pub(crate) use self::news::{ALARMS, DISCARDED, News, SESSIONS_LOST, WRONG_SIGNATURES};
+pub(crate) use self::news::{ALARMS, DISCARDED, LATE_ANSWERS, News, SESSIONS_LOST, WRONG_SIGNATURES};
 pub(crate) use self::trials::SELF_TESTS;
 use self::trials::Trials;
 use crate::{

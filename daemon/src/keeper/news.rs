@@ -24,6 +24,10 @@ pub(crate) const ALARMS: &str = "segl_token_alarms_total";
 pub(crate) const WRONG_SIGNATURES: &str = "segl_wrong_signatures_total";
 /// Answers of calls that had been given up, by token and whether they were signatures.
 pub(crate) const DISCARDED: &str = "segl_late_answers_total";
+/// What such an answer can be.
+pub(crate) const LATE_ANSWERS: [&str; 2] = [LATE_SIGNATURE, LATE_FAILURE];
+const LATE_SIGNATURE: &str = "signature";
+const LATE_FAILURE: &str = "failure";
 
 /// Of one kind of trouble with one token this much is said: what follows within ten seconds is the same storm.
 const STORM_NS: u64 = 10_000_000_000;
@@ -128,7 +132,7 @@ impl Observer for News {
             }
             Alarm::Discarded { reference, token, reason, signed } => {
                 self.send(Event::Discarded { intent: *reference, token: *token, reason: *reason, signed: *signed });
-                let answer = if *signed { "signature" } else { "failure" };
+                let answer = if *signed { LATE_SIGNATURE } else { LATE_FAILURE };
                 counter!(DISCARDED, "token" => self.name(*token), "answer" => answer).increment(1);
                 let text = format!("a call that had been given up came back with a {answer}; it is discarded");
                 // It has a record of its own.

@@ -38,7 +38,7 @@ impl Reactor {
             debug_assert!(false, "a completion nobody waits for");
             return;
         };
-        self.meters.pool_times(&completion);
+        self.meters.pool_times(request.class, &completion);
         match self.desk().settled(request.intent) {
             Settled::Pending => {
                 let held = Held { request, completion, since_ns: self.now_ns() };

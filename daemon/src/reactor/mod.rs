@@ -26,7 +26,7 @@ use rustls::ServerConnection;
 use segl_audit::{ConnectionEvent, Record, Refusal};
 use segl_hsm::Algorithm;
 use segl_pool::RouteId;
-use segl_wire::{Code, Error, GoAwayReason, Kind, Limits as WireLimits};
+use segl_wire::{Class, Code, Error, GoAwayReason, Kind, Limits as WireLimits};
 use tokio::sync::Notify;
 
 use self::table::{Table, Tag};
@@ -64,6 +64,7 @@ pub(crate) struct Request {
     pub(crate) unsigned: Option<Unsigned>,
     pub(crate) operation: Operation,
     pub(crate) algorithm: Algorithm,
+    pub(crate) class: Class,
     /// Its number in the journal
     pub(crate) intent: u64,
     pub(crate) began_ns: u64,

@@ -135,6 +135,7 @@ fn try_run(config_path: &Path) -> Result<(), RunError> {
     let listeners = listeners::open(&config.listen)?;
 
     let Assembly { shared, inboxes, keeper, registry, tokens } = assemble(&config)?;
+    gauges::zero(&shared.token_names);
     let reactors = start_reactors(&shared, &config, io, listeners, inboxes)?;
     let main = Main {
         reloader: Reloader::new(config_path.to_owned(), registry, tokens, shared.clone(), keeper.clone(), &config),
@@ -225,6 +226,7 @@ impl Main {
         tokio::spawn(service::feed_watchdog(health));
         let (sources, first) = self.clock.clone();
         tokio::spawn(timekeeping::look_after(self.shared.clone(), sources, first));
+        tokio::spawn(gauges::watch_disk(self.config.audit.directory.clone()));
         let wanted = Arc::new(Notify::new());
         let tellers = self.reactors.iter().map(ReactorThread::teller).collect();
         tokio::spawn(reload_when(wanted.clone(), self.reloader.clone(), tellers));
