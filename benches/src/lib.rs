@@ -1,2 +1,8 @@
-//! Benches of single parts, by criterion: a regression there has an address. They are in `benches/`, one file a part;
-//! `cargo bench -p segl-bench` runs them.
+//! What criterion and `segl-bench` share: the parts of a request's way.
+//!
+//! `cargo bench -p segl-bench` times single parts, so that a regression has an address; `segl-bench instructions` counts
+//! them.
+
+#![warn(missing_docs)]
+
+pub mod hot_path;

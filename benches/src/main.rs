@@ -4,7 +4,6 @@ mod bare;
 mod build;
 mod commands;
 mod cpu;
-mod hot_path;
 mod installation;
 mod key;
 mod load;
@@ -17,6 +16,7 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use segl_bench::hot_path;
 
 use commands::{ceiling, instructions, load as load_command, month, ratio, sweep};
 

@@ -8,10 +8,11 @@ use std::{
 };
 
 use clap::Args;
+use segl_bench::hot_path;
 use segl_tests::Result;
 
 use super::progress;
-use crate::{hot_path, report::Table};
+use crate::report::Table;
 
 /// Instructions of the hot path's parts, by callgrind, against the figures in the repository.
 ///
