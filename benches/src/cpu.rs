@@ -1,6 +1,6 @@
-//! CPU time of a process, to the nanosecond and by thread, as the scheduler counts it.
+//! CPU time of a process, to the nanosecond and by thread, as the scheduler counts it, and what others use beside it.
 
-use std::{collections::BTreeMap, fs, io};
+use std::{collections::BTreeMap, fs, io, time::Instant};
 
 /// CPU time of a process's threads at one moment, in nanoseconds.
 #[derive(Clone, Debug, Default)]
@@ -48,9 +48,64 @@ impl CpuTimes {
     }
 }
 
+/// What the machine and some of its processes have used since a moment: the difference is others'.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    since: Instant,
+    busy_ns: u64,
+    ours: Vec<(u32, CpuTimes)>,
+}
+
+impl Watch {
+    /// From now on, with these processes as ours.
+    pub(crate) fn begin(pids: &[u32]) -> io::Result<Watch> {
+        let ours = pids.iter().map(|pid| Ok((*pid, CpuTimes::of(*pid)?))).collect::<io::Result<_>>()?;
+        Ok(Watch { since: Instant::now(), busy_ns: busy_ns(&fs::read_to_string("/proc/stat")?)?, ours })
+    }
+
+    /// How many CPUs others have used since, on average; what a hypervisor took away is among it.
+    pub(crate) fn others_cpus(&self) -> io::Result<f64> {
+        let mut ours_ns = 0;
+        for (pid, before) in &self.ours {
+            ours_ns += CpuTimes::of(*pid)?.total_since(before);
+        }
+        let busy_ns = busy_ns(&fs::read_to_string("/proc/stat")?)?.saturating_sub(self.busy_ns);
+        Ok(busy_ns.saturating_sub(ours_ns) as f64 / self.since.elapsed().as_nanos().max(1) as f64)
+    }
+}
+
+/// Time that all CPUs together were not idle, from the text of `/proc/stat` (proc(5)): user, nice, system, idle, iowait,
+/// irq, softirq, steal, in ticks of 10 ms.
+fn busy_ns(stat: &str) -> io::Result<u64> {
+    const TICK_NS: u64 = 10_000_000;
+    let first = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = first.split_whitespace().skip(1).filter_map(|ticks| ticks.parse().ok()).collect();
+    match ticks[..] {
+        [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] => {
+            Ok((user + nice + system + irq + softirq + steal) * TICK_NS)
+        }
+        _ => Err(io::Error::other(format!("/proc/stat: {first:?}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_use_is_what_the_machine_uses_without_us() {
+        assert_eq!(busy_ns("cpu  10 1 5 900 50 1 2 3 0 0\ncpu0 ...").unwrap(), 220_000_000);
+        assert!(busy_ns("").is_err());
+        let watch = Watch::begin(&[std::process::id()]).unwrap();
+        let since = Instant::now();
+        let mut x = 1u64;
+        while since.elapsed().as_millis() < 300 {
+            x = x.wrapping_mul(3);
+        }
+        assert_ne!(x, 0);
+        let with_us = Watch { since, busy_ns: watch.busy_ns, ours: Vec::new() };
+        assert!(with_us.others_cpus().unwrap() > watch.others_cpus().unwrap() + 0.5, "our own CPU is not others'");
+    }
 
     #[test]
     fn work_is_counted_and_threads_that_differ_by_a_number_are_one_group() {

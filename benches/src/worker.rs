@@ -116,6 +116,10 @@ impl Worker {
         Ok(medians)
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// One slice on the best number of threads.
     pub(crate) fn slice(&mut self, duration: Duration) -> Result<Slice> {
         self.run(self.threads, duration)

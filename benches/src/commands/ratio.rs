@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 use super::{Output, TOO_NOISY, measure, progress};
 use crate::{
     build::Programs,
+    cpu::Watch,
     installation::{Load, Segld, SegldArguments, Workplace, plain_work},
     load::{Engine, Length, Observations, Pace, Schedule, Verification, Verified},
     report::{self, Chart, Report, Series, Table},
     statistics::{Estimate, Side, median, turn},
-    token::{Token, TokenArguments, TokenKind},
+    token::{Token, TokenArguments},
     wakeup,
     worker::{Road, Worker},
 };
@@ -28,7 +29,7 @@ use crate::{
 /// measures them in short slices in ABBA order. Prints the median of the pairs' ratios with its 95% interval, and goes on
 /// until that is known to 0.02 either way.
 ///
-/// Exit status: 0; 1 if below --min-ratio; 2 for errors; 3 if the machine is too noisy to tell.
+/// Exit status: 0; 1 if below --min-ratio; 2 for errors; 3 if the machine is too noisy to tell, or others use it.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -99,14 +100,24 @@ struct Sums {
     ceiling_time: Duration,
     used: Used,
     seen: Observations,
+    /// CPUs that others used meanwhile
+    others_cpus: f64,
+}
+
+/// Others may use so much of the machine: it takes from both sides, if not from both alike.
+const OTHERS_SHARE_MAX: f64 = 0.1;
+
+impl Sums {
+    /// Whether somebody else used so much of the machine that nothing is proven.
+    fn disturbed(&self) -> bool {
+        self.others_cpus > OTHERS_SHARE_MAX * crate::token::cores() as f64
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let programs = Programs::find(arguments.segld.no_build)?;
     let place = Workplace::new(arguments.segld.dir.as_deref())?;
     let token = Token::prepare(&arguments.token, place.path(), &programs)?;
-    let sessions = arguments.segld.sessions.unwrap_or_else(|| token.sessions());
-    let setting = arguments.segld.describe(sessions);
     let in_flight = if arguments.rate.is_some() { 1024 } else { arguments.in_flight };
     let load = Load { connections: arguments.connections, in_flight, batch: arguments.batch };
     let slice = Duration::from_millis(arguments.slice_ms);
@@ -114,7 +125,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     progress::say("finding the ceiling");
     let mut worker = Worker::start(&token, Road::Bare, place.path().join("ceiling-state"))?;
     let calibration = worker.calibrate(&token.ceiling_threads(), slice.min(Duration::from_millis(300)))?;
-    let segld = Segld::start(&token, &arguments.segld, load, &place.path().join("segld"), &programs)?;
+    // The ceiling had its choice of threads; segld gets as many sessions, unless told otherwise.
+    let sessions = arguments.segld.sessions.unwrap_or_else(|| u32::try_from(worker.threads).unwrap_or(u32::MAX));
+    let settings = SegldArguments { sessions: Some(sessions), ..arguments.segld.clone() };
+    let setting = settings.describe(sessions);
+    let segld = Segld::start(&token, &settings, load, &place.path().join("segld"), &programs)?;
     let work = plain_work(&token, arguments.batch)?;
     let mut engine = Engine::connect(&segld.target()?, work, arguments.connections)?;
     let wakeup = wakeup::measure()?;
@@ -122,6 +137,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut sums = Sums::default();
     let (mut ratios, mut estimate) = (Vec::new(), None);
     let began = Instant::now();
+    let watch = Watch::begin(&[std::process::id(), worker.pid(), segld.pid()])?;
     let mut known = false;
     for at in 0.. {
         match turn(at) {
@@ -155,6 +171,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     progress::end();
+    sums.others_cpus = watch.others_cpus()?;
     let ratio = estimate.ok_or("nothing was measured")?;
     let errors = sums.seen.errors_in_all();
     let verified = match token.kind.pretends() {
@@ -164,7 +181,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Verified::look_at(arguments.verify, work, spkis, &sums.seen.samples, sums.seen.signatures)?
         }
     };
-    let worker_threads = worker.threads;
     drop((engine, worker));
     segld.stop()?;
 
@@ -177,7 +193,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         ratio,
         &verified,
         &calibration,
-        worker_threads,
         wakeup,
         &place,
         &programs,
@@ -187,6 +202,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if errors > 0 || verified.wrong > 0 {
         eprintln!("{errors} errors, {} wrong signatures: {:?}", verified.wrong, sums.seen.errors);
         return Ok(ExitCode::from(2));
+    }
+    if sums.disturbed() {
+        eprintln!("others used {:.2} CPUs meanwhile: what was found is no proof", sums.others_cpus);
+        return Ok(ExitCode::from(TOO_NOISY));
     }
     if !known {
         eprintln!(
@@ -238,7 +257,6 @@ fn describe(
     ratio: Estimate,
     verified: &Verified,
     calibration: &[(usize, f64)],
-    worker_threads: usize,
     wakeup: wakeup::Wakeup,
     place: &Workplace,
     programs: &Programs,
@@ -275,12 +293,9 @@ fn describe(
     let segld_cpus = cpus(sums.used.segld_ns + sums.used.load_ns, sums.seen.window);
     let cores = crate::token::cores();
     table.row(&["CPUs in use", &format!("ceiling {ceiling_cpus:.2}, segld and load {segld_cpus:.2}, of {cores}")]);
-    // A bare loop that burns CPU takes all there is: what it does not get, somebody else has.
-    let threads_burn = worker_threads.min(cores) as f64;
-    if !token.kind.pretends() && token.kind != TokenKind::Pkcs11 && ceiling_cpus < 0.9 * threads_burn {
-        report.note(&format!(
-            "OTHERS USE THIS MACHINE: the ceiling had {ceiling_cpus:.2} of {threads_burn:.0} CPUs; only the CPU ratio means much"
-        ));
+    table.row(&["CPUs that others used", &format!("{:.2}", sums.others_cpus)]);
+    if sums.disturbed() {
+        report.note(&format!("OTHERS USE THIS MACHINE: {:.2} of its {cores} CPUs", sums.others_cpus));
     }
     table.row(&["CPU of the ceiling", &format!("{ceiling_us:.2} us a signature")]);
     table.row(&["CPU of segld", &format!("{segld_us:.2} us a signature")]);
@@ -327,7 +342,7 @@ fn describe(
         "ceiling_per_s": ceiling, "ceiling_by_threads": calibration, "through_segld_per_s": through,
         "ratio": arguments.rate.is_none().then_some(ratio), "pairs": ratios, "cpu_ratio": cpu_ratio,
         "cpu_us": { "ceiling": ceiling_us, "segld": segld_us, "load": load_us, "segld_by_thread": by_thread },
-        "cpus": { "ceiling": ceiling_cpus, "segld_and_load": segld_cpus, "of": cores },
+        "cpus": { "ceiling": ceiling_cpus, "segld_and_load": segld_cpus, "of": cores, "others": sums.others_cpus },
         "latency": sums.seen.total.summary(), "added": sums.seen.added.summary(),
         "queue": sums.seen.queue.summary(), "in_token": sums.seen.token.summary(),
         "late_load": sums.seen.late.summary(), "wakeup": wakeup, "verified": verified, "errors": sums.seen.errors,
