@@ -101,9 +101,6 @@ fn await_tokens(shared: &Shared, keeper: &Keeper) {
 
 fn open_journal(config: &Config) -> Result<Journal, RunError> {
     let (journal, recovery) = Journal::open(journal_config(config))?;
-    for warning in &recovery.warnings {
-        tracing::warn!(warning, "journal");
-    }
     if let Some(repair) = &recovery.repaired {
         tracing::warn!(?repair, "the journal's end was torn by a crash and was repaired");
     }
