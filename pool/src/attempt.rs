@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Deref};
 
+use smallvec::SmallVec;
+
 /// One call that entered a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
@@ -64,23 +66,14 @@ impl Discard {
     }
 }
 
-/// The attempts at one job in their order, in place: a job costs no allocation for them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Attempts {
-    list: [Attempt; Attempts::MAX],
-    len: u8,
-}
+/// The attempts at one job in their order. The first stands in place: a job that needs no other costs no allocation, and
+/// what moves with it on its way stays small.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Attempts(SmallVec<[Attempt; 1]>);
 
 impl Attempts {
     /// Most attempts there can be, whatever [`crate::Rules::retries_max`] says.
     pub const MAX: usize = 4;
-
-    /// None yet.
-    pub const NONE: Attempts = Attempts {
-        list: [Attempt { token: 0, session: 0, fate: Fate::Failed, code: None, call: None, token_us: 0 };
-            Attempts::MAX],
-        len: 0,
-    };
 
     /// Of these, calls that ended without saying whether a signature was made.
     pub fn unknown(&self) -> u8 {
@@ -89,14 +82,14 @@ impl Attempts {
 
     /// How many there were.
     pub fn count(&self) -> u8 {
-        self.len
+        self.0.len() as u8
     }
 
     /// # Panics
     /// When there are [`Attempts::MAX`] already: whoever tries again asks for room first.
     pub(crate) fn push(&mut self, attempt: Attempt) {
-        self.list[usize::from(self.len)] = attempt;
-        self.len += 1;
+        assert!(self.0.len() < Attempts::MAX, "whoever tries again asks for room first");
+        self.0.push(attempt);
     }
 }
 
@@ -104,13 +97,7 @@ impl Deref for Attempts {
     type Target = [Attempt];
 
     fn deref(&self) -> &[Attempt] {
-        &self.list[..usize::from(self.len)]
-    }
-}
-
-impl Default for Attempts {
-    fn default() -> Self {
-        Attempts::NONE
+        &self.0
     }
 }
 

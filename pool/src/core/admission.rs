@@ -98,7 +98,7 @@ impl<P: Clone> Core<P> {
             queue_us: 0,
             token_us: 0,
             token: None,
-            attempts: Attempts::NONE,
+            attempts: Attempts::default(),
         };
         self.emit(job.inbox, completion, job.input, out);
     }

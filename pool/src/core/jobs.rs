@@ -87,7 +87,7 @@ impl<P> Jobs<P> {
             charged_ns: 0,
             submitted_ns: now_ns,
             cancelled: false,
-            attempts: Attempts::NONE,
+            attempts: Attempts::default(),
             call: None,
             started_ns: 0,
         };
