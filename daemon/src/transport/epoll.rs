@@ -2,8 +2,11 @@
 
 use std::{io, net, rc::Rc};
 
-use rustix::net::{Shutdown, shutdown};
-use tokio::net::TcpStream;
+use rustix::{
+    buffer::spare_capacity,
+    net::{Shutdown, shutdown},
+};
+use tokio::{io::Interest, net::TcpStream};
 
 use super::{Closing, FromSocket, Reading, Stream, Writing};
 
@@ -40,19 +43,26 @@ impl Stream for Epoll {
 impl Reading for EpollReader {
     async fn read(self, mut buffer: Vec<u8>) -> (Self, Vec<u8>, io::Result<usize>) {
         buffer.clear();
-        let capacity = buffer.capacity();
-        // `try_read` wants initialised bytes; zeroing a reused buffer costs less than an unsafe line.
-        buffer.resize(capacity, 0);
         let result = loop {
             if let Err(error) = self.0.readable().await {
                 break Err(error);
             }
-            match self.0.try_read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                result => break result,
+            let mut count = None;
+            let tried = self.0.try_io(Interest::READABLE, || {
+                let got = rustix::io::read(&*self.0, spare_capacity(&mut buffer))?;
+                count = Some(got);
+                // Less than there is room for is all there was. Tokio takes this as the kernel's own word that the
+                // socket is empty: so nobody has to ask it once more, and epoll tells when more has come.
+                if 0 < got && got < buffer.capacity() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (count, tried) {
+                (Some(count), _) => break Ok(count),
+                (None, Ok(())) => unreachable!("what has not failed has a count"),
+                (None, Err(error))
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                (None, Err(error)) => break Err(error),
             }
         };
-        buffer.truncate(*result.as_ref().unwrap_or(&0));
         (self, buffer, result)
     }
 }
