@@ -59,10 +59,14 @@ fn take(reactor: &Rc<Reactor>, connection: &Rc<Connection>, header: Header, body
 struct Asked<'a> {
     reactor: &'a Rc<Reactor>,
     connection: &'a Rc<Connection>,
-    client: &'a Client,
+    client: &'a Rc<Client>,
     snapshot: &'a Snapshot,
     id: u64,
     body: &'a [u8],
+    /// When it came, on the pool's clock
+    began_ns: u64,
+    /// And by the time of day
+    now_unix_s: i64,
 }
 
 /// Everything that has an id of its own and gets one answer.
@@ -77,7 +81,8 @@ fn request(reactor: &Rc<Reactor>, connection: &Rc<Connection>, kind: Option<Kind
     if let Err(code) = connection.takes_id(id) {
         return connection.break_off(reactor, code, "request ids must rise; this one was used before, or is 0");
     }
-    let asked = Asked { reactor, connection, client, snapshot, id, body };
+    let (began_ns, now_unix_s) = (reactor.now_ns(), clock::unix_s());
+    let asked = Asked { reactor, connection, client, snapshot, id, body, began_ns, now_unix_s };
     let (operation, answered) = match kind {
         Some(Kind::ListKeys) => ("list-keys", asked.list_keys()),
         Some(Kind::Sign) => ("sign", asked.sign()),
@@ -93,7 +98,7 @@ fn request(reactor: &Rc<Reactor>, connection: &Rc<Connection>, kind: Option<Kind
 }
 
 fn refuse(reactor: &Reactor, connection: &Connection, id: u64, operation: &'static str, error: Error<'_>) {
-    let tenant = connection.client().map(|client| client.tenant);
+    let tenant = connection.client().map(|client| client.tenant.clone());
     reactor.meters().refused(tenant.as_deref(), operation, error.code);
     connection.refuse(id, &error, 0);
 }
@@ -143,19 +148,41 @@ impl<'a> Asked<'a> {
         answers: Answers,
     ) -> Refusable<Common<'c>> {
         let permit = self.permit(operation, meta, key, algorithm)?;
-        let place = place(self.reactor, permit.key().id)?;
-        let deadline_ns = deadline_ns(self.reactor, meta)?;
-        let Asked { reactor, connection, client, id, .. } = *self;
-        Ok(Common { reactor, connection, client, id, meta, answers, permit, place, deadline_ns })
+        let place = self.place(permit.key().id)?;
+        let deadline_ns = self.deadline_ns(meta)?;
+        let Asked { reactor, connection, client, id, began_ns, .. } = *self;
+        Ok(Common { reactor, connection, client, id, meta, answers, permit, place, began_ns, deadline_ns })
     }
 
     fn permit(&self, operation: Operation, meta: &Meta<'_>, key: &str, algorithm: &str) -> Refusable<Permit> {
-        let now_unix_s = clock::unix_s();
+        let now_unix_s = self.now_unix_s;
         let request = policy::Request { operation, key, algorithm, class: meta.class, now_unix_s };
         self.snapshot.policy.permit(&self.client.tenant, &request).map_err(|denied| {
             self.reactor.record_denial(self.client, operation, key, &denied);
             refusal::denied(&denied)
         })
+    }
+
+    fn place(&self, key: KeyId) -> Refusable<Place> {
+        match self.reactor.keys().card(key).map(|card| card.readiness(self.now_unix_s)) {
+            Some(Readiness::Usable(place)) => Ok(place),
+            Some(Readiness::Unavailable) | None => {
+                Err(Error::of(Code::KeyUnavailable, "no token has shown this key yet").retry_after(KEY_RETRY_MS))
+            }
+            Some(Readiness::Expired) => Err(Error::of(Code::KeyRefused, "the key's certificate is not valid now")),
+            // What exactly is wrong is the operator's to know.
+            Some(Readiness::Faulty) => {
+                Err(Error::of(Code::KeyRefused, "no token has this key fit for use; the operator's log says why"))
+            }
+        }
+    }
+
+    fn deadline_ns(&self, meta: &Meta<'_>) -> Refusable<u64> {
+        if meta.timeout_ms == 0 {
+            return Err(Error::of(Code::Expired, "timeout_ms is 0: nothing can be signed in no time"));
+        }
+        let timeout = Duration::from_millis(meta.timeout_ms.into()).min(self.reactor.limits().timeout_max);
+        Ok(self.began_ns + timeout.as_nanos() as u64)
     }
 }
 
@@ -163,12 +190,13 @@ impl<'a> Asked<'a> {
 struct Common<'a> {
     reactor: &'a Rc<Reactor>,
     connection: &'a Rc<Connection>,
-    client: &'a Client,
+    client: &'a Rc<Client>,
     id: u64,
     meta: &'a Meta<'a>,
     answers: Answers,
     permit: Permit,
     place: Place,
+    began_ns: u64,
     deadline_ns: u64,
 }
 
@@ -195,29 +223,7 @@ struct Particulars<'a> {
 }
 
 /// What may be signed, and the document that waits for the signature.
-type Prepared = (Authorised, Option<Unsigned>);
-
-fn place(reactor: &Reactor, key: KeyId) -> Refusable<Place> {
-    match reactor.keys().card(key).map(|card| card.readiness()) {
-        Some(Readiness::Usable(place)) => Ok(place),
-        Some(Readiness::Unavailable) | None => {
-            Err(Error::of(Code::KeyUnavailable, "no token has shown this key yet").retry_after(KEY_RETRY_MS))
-        }
-        Some(Readiness::Expired) => Err(Error::of(Code::KeyRefused, "the key's certificate is not valid now")),
-        // What exactly is wrong is the operator's to know.
-        Some(Readiness::Faulty) => {
-            Err(Error::of(Code::KeyRefused, "no token has this key fit for use; the operator's log says why"))
-        }
-    }
-}
-
-fn deadline_ns(reactor: &Reactor, meta: &Meta<'_>) -> Refusable<u64> {
-    if meta.timeout_ms == 0 {
-        return Err(Error::of(Code::Expired, "timeout_ms is 0: nothing can be signed in no time"));
-    }
-    let timeout = Duration::from_millis(meta.timeout_ms.into()).min(reactor.limits().timeout_max);
-    Ok(reactor.now_ns() + timeout.as_nanos() as u64)
-}
+type Prepared<'p> = (Authorised<'p>, Option<Unsigned>);
 
 /// A tenant at its limit waits for its own answers; they come within tens of milliseconds or the tokens are in trouble.
 const TENANT_RETRY_MS: u32 = 50;
@@ -242,7 +248,7 @@ impl Common<'_> {
     }
 
     /// A request for one signature, from its admission on.
-    fn one(&self, weight: u32, prepare: impl FnOnce() -> Result<Prepared, Denied>) -> Refusable {
+    fn one<'p>(&'p self, weight: u32, prepare: impl FnOnce() -> Result<Prepared<'p>, Denied>) -> Refusable {
         self.admit(1, weight)?;
         let reply = Reply::Single { id: self.id };
         let ordered = self.order(Particulars { weight, context: &self.meta.context, reference: None, reply }, prepare);
@@ -269,7 +275,7 @@ impl Common<'_> {
 
     /// Authorises one signature, records the intent and queues the job. A panic on the way, which would be a bug of
     /// ours in what looks into documents, costs that signature only.
-    fn order(&self, of: Particulars<'_>, prepare: impl FnOnce() -> Result<Prepared, Denied>) -> Refusable {
+    fn order<'p>(&'p self, of: Particulars<'_>, prepare: impl FnOnce() -> Result<Prepared<'p>, Denied>) -> Refusable {
         let prepared = catch_unwind(AssertUnwindSafe(prepare)).map_err(|_| mistake())?;
         let (order, unsigned) = prepared.map_err(|denied| {
             if let Denied::Document(_) = &denied {
@@ -288,8 +294,7 @@ impl Common<'_> {
         };
         let request = Request {
             connection: self.connection.clone(),
-            tenant: self.client.tenant.clone(),
-            load: self.client.load.clone(),
+            client: self.client.clone(),
             weight: of.weight,
             reply: of.reply,
             answers: self.answers,
@@ -299,7 +304,7 @@ impl Common<'_> {
             algorithm: self.permit.algorithm(),
             class: self.meta.class,
             intent: 0,
-            began_ns: self.reactor.now_ns(),
+            began_ns: self.began_ns,
             deadline_ns: self.deadline_ns,
         };
         self.reactor.order(order, self.place, &circumstances, request).map_err(|refused| refusal::unrecorded(&refused))

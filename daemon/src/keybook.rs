@@ -202,9 +202,9 @@ impl KeyCard {
         self.route.store(route.map_or(NOWHERE, |route| route.0), Ordering::Relaxed);
     }
 
-    /// Whether it can be used, and where.
-    pub(crate) fn readiness(&self) -> Readiness {
-        match self.entry.validity(clock::unix_s()) {
+    /// Whether it can be used now, and where.
+    pub(crate) fn readiness(&self, now_unix_s: i64) -> Readiness {
+        match self.entry.validity(now_unix_s) {
             Validity::Valid => {}
             Validity::NotYet | Validity::Expired => return Readiness::Expired,
         }
@@ -223,7 +223,7 @@ impl KeyCard {
 
     /// Readiness as clients see it.
     pub(crate) fn state(&self, usable: impl FnOnce(RouteId) -> bool) -> KeyState {
-        match self.readiness() {
+        match self.readiness(clock::unix_s()) {
             Readiness::Usable(place) if usable(place.route) => KeyState::Usable,
             Readiness::Usable(_) | Readiness::Unavailable => KeyState::Unavailable,
             Readiness::Expired => KeyState::Expired,
@@ -347,7 +347,7 @@ mod tests {
     }
 
     fn is_usable(book: &KeyBook, id: u32) -> bool {
-        matches!(book.card(KeyId(id)).unwrap().readiness(), Readiness::Usable(_))
+        matches!(book.card(KeyId(id)).unwrap().readiness(clock::unix_s()), Readiness::Usable(_))
     }
 
     #[test]

@@ -25,10 +25,15 @@ pub(crate) const ACCEPT_FAILURES: &str = "segl_accept_failures_total";
 
 /// What a reactor counts. Lives on its thread.
 pub(crate) struct ReactorMeters {
-    outcomes: RefCell<HashMap<(TenantId, &'static str, &'static str), Counter>>,
+    outcomes: RefCell<HashMap<Outcome, Counter>>,
+    /// The outcome counted last, which mostly is the next one as well
+    last: RefCell<Option<(Outcome, Counter)>>,
     times: Arc<Times>,
     accept_failures: Counter,
 }
+
+/// Tenant, operation and outcome.
+type Outcome = (TenantId, &'static str, &'static str);
 
 /// Where requests' time goes, over all reactors.
 #[derive(Debug)]
@@ -62,7 +67,12 @@ impl Times {
 
 impl ReactorMeters {
     pub(crate) fn new(times: Arc<Times>) -> Self {
-        ReactorMeters { outcomes: RefCell::default(), times, accept_failures: counter!(ACCEPT_FAILURES) }
+        ReactorMeters {
+            outcomes: RefCell::default(),
+            last: RefCell::default(),
+            times,
+            accept_failures: counter!(ACCEPT_FAILURES),
+        }
     }
 
     /// A signature's answer, good or bad.
@@ -85,14 +95,23 @@ impl ReactorMeters {
         let Some(tenant) = tenant else {
             return counter!(REQUESTS, "tenant" => "", "operation" => operation, "outcome" => outcome).increment(1);
         };
-        self.outcomes
-            .borrow_mut()
-            .entry((tenant.id(), operation, outcome))
-            .or_insert_with(|| {
-                let name = tenant.name().to_string();
-                counter!(REQUESTS, "tenant" => name, "operation" => operation, "outcome" => outcome)
-            })
-            .increment(1);
+        let this = (tenant.id(), operation, outcome);
+        let mut last = self.last.borrow_mut();
+        let counter = match last.take().filter(|(last, _)| *last == this) {
+            Some((_, counter)) => counter,
+            None => self.outcome(tenant, this),
+        };
+        counter.increment(1);
+        *last = Some((this, counter));
+    }
+
+    fn outcome(&self, tenant: &Tenant, outcome: Outcome) -> Counter {
+        let (_, operation, code) = outcome;
+        let resolve = || {
+            let name = tenant.name().to_string();
+            counter!(REQUESTS, "tenant" => name, "operation" => operation, "outcome" => code)
+        };
+        self.outcomes.borrow_mut().entry(outcome).or_insert_with(resolve).clone()
     }
 
     /// Where a job's time went.

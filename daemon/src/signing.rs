@@ -129,7 +129,7 @@ impl Desk {
     pub(crate) fn order(
         &self,
         orders: &mut Orders,
-        order: Authorised,
+        order: Authorised<'_>,
         place: Place,
         circumstances: &Circumstances<'_>,
         deadline_ns: u64,
@@ -245,10 +245,17 @@ impl Desk {
     }
 
     /// Records what became of an intent, attempt by attempt.
-    pub(crate) fn close(&self, intent: u64, result: OutcomeResult<'_>, token: Option<&str>, completion: &Completion) {
+    pub(crate) fn close<'a>(
+        &self,
+        intent: u64,
+        result: impl FnOnce() -> OutcomeResult<'a>,
+        token: Option<&str>,
+        completion: &Completion,
+    ) {
         if self.thrown_away.is_some() {
             return;
         }
+        let result = result();
         let why_discarded = match &result {
             OutcomeResult::Discarded { reason, .. } => Some(reason.clone()),
             _ => None,
@@ -447,7 +454,7 @@ impl SelfTestOrder {
     }
 }
 
-fn intent<'a>(order: &'a Authorised, place: Place, circumstances: &Circumstances<'a>) -> Intent<'a> {
+fn intent<'a>(order: &'a Authorised<'_>, place: Place, circumstances: &Circumstances<'a>) -> Intent<'a> {
     let context = circumstances.context;
     let (digest, message_len) = match order.input() {
         Input::Digest(digest) => (Cow::Borrowed(digest.as_slice()), None),

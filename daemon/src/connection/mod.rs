@@ -81,7 +81,7 @@ pub(crate) struct Connection {
     pub(crate) phase_since_ns: Cell<u64>,
     phase: Cell<Phase>,
     tls: RefCell<ServerConnection>,
-    client: RefCell<Option<Client>>,
+    client: RefCell<Option<Rc<Client>>>,
     /// Whole frames that wait to be written, in clear
     outgoing: RefCell<Vec<u8>>,
     /// Bytes of answers made and not yet taken by the kernel
@@ -165,12 +165,12 @@ impl Connection {
     }
 
     /// The client, once TLS and policy have said who it is.
-    pub(crate) fn client(&self) -> Option<Client> {
+    pub(crate) fn client(&self) -> Option<Rc<Client>> {
         self.client.borrow().clone()
     }
 
     /// The policy has been asked (again) who the client is.
-    pub(crate) fn identified(&self, client: Client) {
+    pub(crate) fn identified(&self, client: Rc<Client>) {
         *self.client.borrow_mut() = Some(client);
     }
 
@@ -270,7 +270,7 @@ impl Connection {
 
     /// The handshake is over; without a client it is about to be turned away.
     pub(crate) fn open(&self, client: Option<Client>, now_ns: u64) {
-        *self.client.borrow_mut() = client;
+        *self.client.borrow_mut() = client.map(Rc::new);
         self.enter(Phase::Open, now_ns);
     }
 

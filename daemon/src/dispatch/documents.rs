@@ -110,7 +110,7 @@ impl Common<'_> {
         how: &AssertionHow<'_>,
         document: &[u8],
         capacity: Option<&Capacity>,
-    ) -> Result<Prepared, Denied> {
+    ) -> Result<Prepared<'_>, Denied> {
         let bytes_max = self.reactor.limits().document_max;
         let prepared = self.permit.assertion(document, &how.digest_method, how.key_info, capacity, bytes_max);
         prepared.map(|(order, unsigned)| (order, Some(unsigned)))

@@ -57,7 +57,7 @@ impl Trials {
             Ok(()) => "self-test passed".to_owned(),
             Err(Doubt::Key(why) | Doubt::Circumstances(why) | Doubt::Token(why)) => format!("self-test failed: {why}"),
         };
-        let result = match completion.verdict() {
+        let result = || match completion.verdict() {
             None => OutcomeResult::Discarded { reason: reason.into(), signature_sha256: None },
             Some(verdict) if verdict.signed == Signed::Unknown => OutcomeResult::Unknown { code: reason.into() },
             Some(_) => OutcomeResult::NotSigned { code: reason.into() },

@@ -46,8 +46,8 @@ pub struct Permit {
 
 /// One signature that may be made. It exists only where the policy has said so.
 #[derive(Debug)]
-pub struct Authorised {
-    pub(super) permit: Permit,
+pub struct Authorised<'p> {
+    pub(super) permit: &'p Permit,
     pub(super) input: Input,
     /// The document's ID, when it is one and has one
     pub(super) document: Option<Box<str>>,
@@ -55,11 +55,11 @@ pub struct Authorised {
 
 /// What an [`Authorised`] is made of, for the one who carries it out.
 #[derive(Debug)]
-pub struct Parts {
+pub struct Parts<'p> {
     /// For whom
-    pub tenant: Arc<Tenant>,
+    pub tenant: &'p Arc<Tenant>,
     /// With which key
-    pub key: Arc<KeyEntry>,
+    pub key: &'p Arc<KeyEntry>,
     /// What it was allowed as
     pub operation: Operation,
     /// How
@@ -169,7 +169,7 @@ fn algorithm(request: &Request<'_>) -> Option<Algorithm> {
 
 impl Permit {
     /// Decides on one signature of what Segl does not look into.
-    pub fn sign(&self, payload: &Payload<'_>) -> Result<Authorised, Denied> {
+    pub fn sign(&self, payload: &Payload<'_>) -> Result<Authorised<'_>, Denied> {
         // What is asked as another operation is looked into first.
         if self.operation != Operation::Sign {
             return Err(Denied::PurposeViolated { operation: Operation::Sign, purpose: self.key.purpose });
@@ -181,7 +181,7 @@ impl Permit {
             }
             Payload::Message(message) => Input::message(message),
         };
-        Ok(Authorised { permit: self.clone(), input, document: None })
+        Ok(Authorised { permit: self, input, document: None })
     }
 
     /// With which key: the version that is active.
@@ -200,14 +200,14 @@ impl Permit {
     }
 }
 
-impl Authorised {
+impl<'p> Authorised<'p> {
     /// For whom.
-    pub fn tenant(&self) -> &Arc<Tenant> {
+    pub fn tenant(&self) -> &'p Arc<Tenant> {
         &self.permit.tenant
     }
 
     /// With which key.
-    pub fn key(&self) -> &Arc<KeyEntry> {
+    pub fn key(&self) -> &'p Arc<KeyEntry> {
         &self.permit.key
     }
 
@@ -237,8 +237,8 @@ impl Authorised {
     }
 
     /// Taken apart, to be carried out.
-    pub fn into_parts(self) -> Parts {
+    pub fn into_parts(self) -> Parts<'p> {
         let Permit { tenant, key, operation, algorithm, class, .. } = self.permit;
-        Parts { tenant, key, operation, algorithm, input: self.input, class }
+        Parts { tenant, key, operation: *operation, algorithm: *algorithm, input: self.input, class: *class }
     }
 }

@@ -159,7 +159,7 @@ impl Permit {
         key_info: KeyInfo,
         capacity: Option<&segl_wire::Capacity>,
         bytes_max: u32,
-    ) -> Result<(Authorised, Unsigned), Denied> {
+    ) -> Result<(Authorised<'_>, Unsigned), Denied> {
         let Rules::Assertion(rules) = &self.rules else { return Err(Denied::NotGranted) };
         let method = SignatureMethod::ALL.iter().find(|known| xml_algorithm(known.uri()) == Some(self.algorithm));
         let method = *method.ok_or(Denied::AlgorithmNotAllowed)?;
@@ -181,7 +181,7 @@ impl Permit {
         (header, payload): (&[u8], &[u8]),
         key_info: KeyInfo,
         capacity: Option<&segl_wire::Capacity>,
-    ) -> Result<(Authorised, Unsigned), Denied> {
+    ) -> Result<(Authorised<'_>, Unsigned), Denied> {
         let Rules::Jws(rules) = &self.rules else { return Err(Denied::NotGranted) };
         let algorithm = JwsAlgorithm::ALL.into_iter().find(|known| jws_algorithm(known.name()) == Some(self.algorithm));
         let algorithm = algorithm.ok_or(Denied::AlgorithmNotAllowed)?;
@@ -193,14 +193,14 @@ impl Permit {
     }
 
     /// What has passed may be signed: its digest, or for an algorithm that hashes inside the message.
-    fn document(&self, unsigned: Unsigned) -> Result<(Authorised, Unsigned), Denied> {
+    fn document(&self, unsigned: Unsigned) -> Result<(Authorised<'_>, Unsigned), Denied> {
         let message = unsigned.message();
         let input = match self.algorithm.digest() {
             None => Input::message(message),
             Some(hash) => Input::digest(self.algorithm, digest(ring_digest(hash), message).as_ref())?,
         };
         let document = unsigned.id().map(Into::into);
-        Ok((Authorised { permit: self.clone(), input, document }, unsigned))
+        Ok((Authorised { permit: self, input, document }, unsigned))
     }
 }
 

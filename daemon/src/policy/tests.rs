@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, sample::subsequence};
 use segl_hsm::{Algorithm, DigestBytes, Input, InputError, KeyType};
 use segl_wire::{Class, Payload};
 
-use super::{Authorised, Denied, IdentifyError, PeerIdentity, Policy, Registry, Request, Tenant};
+use super::{Denied, IdentifyError, PeerIdentity, Permit, Policy, Registry, Request, Tenant};
 use crate::config::{Config, Operation, Purpose, San, tests::Site};
 
 const CLASSES: [Class; 3] = [Class::Login, Class::Signature, Class::Bulk];
@@ -85,7 +85,8 @@ fn policy_of(config: &Config) -> Policy {
     Policy::new(config, &mut Registry::new())
 }
 
-fn sign(policy: &Policy, tenant: &Arc<Tenant>, key: &str, algorithm: &str) -> Result<Authorised, Denied> {
+/// The permit, if what shall be signed was authorised under it.
+fn sign(policy: &Policy, tenant: &Arc<Tenant>, key: &str, algorithm: &str) -> Result<Permit, Denied> {
     sign_in(policy, tenant, key, algorithm, Class::Login, &DIGEST)
 }
 
@@ -96,9 +97,11 @@ fn sign_in(
     algorithm: &str,
     class: Class,
     payload: &Payload<'_>,
-) -> Result<Authorised, Denied> {
+) -> Result<Permit, Denied> {
     let request = Request { operation: Operation::Sign, key, algorithm, class, now_unix_s: 0 };
-    policy.permit(tenant, &request)?.sign(payload)
+    let permit = policy.permit(tenant, &request)?;
+    permit.sign(payload)?;
+    Ok(permit)
 }
 
 fn peer(uris: &[&str], names: &[&str], key: u8) -> PeerIdentity {
@@ -110,7 +113,8 @@ fn peer(uris: &[&str], names: &[&str], key: u8) -> PeerIdentity {
 fn what_is_authorised_carries_what_was_decided() {
     let policy = policy_of(&Site::new().config(TEXT));
     let borger = &policy.tenants()[0];
-    let authorised = sign(&policy, borger, "a", "rsa-pss-sha256").unwrap();
+    let permit = sign(&policy, borger, "a", "rsa-pss-sha256").unwrap();
+    let authorised = permit.sign(&DIGEST).unwrap();
     assert_eq!(authorised.input(), &Input::Digest(DigestBytes::new(&[7; 32]).unwrap()));
     let parts = authorised.into_parts();
     assert_eq!((parts.tenant.id(), parts.key.id, &*parts.key.name), (borger.id(), policy.keys()[0].id, "a"));

@@ -25,14 +25,15 @@ impl Reactor {
         loop {
             self.inbox.rung().await;
             self.inbox.take(&mut taken);
+            let now_ns = self.now_ns();
             for completion in taken.drain(..) {
-                self.completed(completion);
+                self.completed(completion, now_ns);
             }
-            self.release_held();
+            self.release_held(now_ns);
         }
     }
 
-    fn completed(&self, completion: Completion) {
+    fn completed(&self, completion: Completion, now_ns: u64) {
         let Some(request) = self.requests.borrow_mut().remove(completion.tag) else {
             // Every job completes once, and its request waits for it: this would be a bug of ours.
             debug_assert!(false, "a completion nobody waits for");
@@ -41,12 +42,12 @@ impl Reactor {
         self.meters.pool_times(request.class, &completion);
         match self.desk().settled(request.intent) {
             Settled::Pending => {
-                let held = Held { request, completion, since_ns: self.now_ns() };
+                let held = Held { request, completion, since_ns: now_ns };
                 self.held.borrow_mut().push_back(held);
             }
-            Settled::Durable => self.answer(request, completion),
+            Settled::Durable => self.answer(request, completion, now_ns),
             Settled::Lost => {
-                self.destroy(request, completion);
+                self.destroy(request, completion, now_ns);
                 self.take_all_back();
             }
         }
@@ -59,7 +60,7 @@ impl Reactor {
     }
 
     /// Answers what the journal has on disk by now.
-    fn release_held(&self) {
+    fn release_held(&self, now_ns: u64) {
         if self.held.borrow().is_empty() {
             return;
         }
@@ -67,21 +68,21 @@ impl Reactor {
         let waiting = self.held.borrow().len();
         for _ in 0..waiting {
             let Some(held) = self.held.borrow_mut().pop_front() else { break };
-            self.settle(held);
+            self.settle(held, now_ns);
         }
         if self.held.borrow().is_empty() {
             self.inbox.await_journal(false);
         }
     }
 
-    fn settle(&self, held: Held) {
+    fn settle(&self, held: Held, now_ns: u64) {
         match self.desk().settled(held.request.intent) {
             Settled::Pending => self.held.borrow_mut().push_back(held),
             Settled::Durable => {
-                self.meters.record_waited(self.now_ns() - held.since_ns);
-                self.answer(held.request, held.completion);
+                self.meters.record_waited(now_ns - held.since_ns);
+                self.answer(held.request, held.completion, now_ns);
             }
-            Settled::Lost => self.destroy(held.request, held.completion),
+            Settled::Lost => self.destroy(held.request, held.completion, now_ns),
         }
     }
 
@@ -93,37 +94,35 @@ impl Reactor {
             if held.request.deadline_ns > now_ns {
                 self.held.borrow_mut().push_back(held);
             } else if self.desk().settled(held.request.intent) == Settled::Pending {
-                self.destroy(held.request, held.completion);
+                self.destroy(held.request, held.completion, now_ns);
             } else {
-                self.settle(held);
+                self.settle(held, now_ns);
             }
         }
     }
 
     /// The intent is on disk: the client may have what the token made of it.
-    fn answer(&self, mut request: Request, completion: Completion) {
+    fn answer(&self, mut request: Request, completion: Completion, now_ns: u64) {
         let token = completion.token.and_then(|token| self.shared.token_names.get(usize::from(token)).cloned());
-        let (answer, outcome) = match &completion.result {
-            Ok(signature) => {
-                let signature_sha256 = sha256(signature);
-                match self.released(&mut request, &completion, signature) {
-                    Ok(made) => (Ok(made), OutcomeResult::Released { signature_sha256 }),
-                    Err(why) => {
-                        let outcome =
-                            OutcomeResult::Discarded { reason: why.into(), signature_sha256: Some(signature_sha256) };
-                        (Err(Error::of(Code::Internal, why)), outcome)
-                    }
-                }
-            }
+        let (answer, why_discarded) = match &completion.result {
+            Ok(signature) => match self.released(&mut request, &completion, signature) {
+                Ok(made) => (Ok(made), None),
+                Err(why) => (Err(Error::of(Code::Internal, why)), Some(why)),
+            },
             Err(failure) => {
                 let error = refusal::unsigned(&completion)
                     .unwrap_or_else(|| Error::of(Code::Internal, "neither a signature nor a reason"));
                 self.log_failure(&request, failure);
-                (Err(error), unsigned_outcome(&completion, failure))
+                (Err(error), None)
             }
         };
+        let outcome = || match (&completion.result, why_discarded) {
+            (Ok(signature), None) => OutcomeResult::Released { signature_sha256: sha256(signature) },
+            (Ok(signature), Some(why)) => discarded(why, signature),
+            (Err(failure), _) => unsigned_outcome(&completion, failure),
+        };
         self.desk().close(request.intent, outcome, token.as_deref(), &completion);
-        self.reply(request, answer);
+        self.reply(request, answer, now_ns);
     }
 
     /// The signature as the client wants it, or why it can not have it.
@@ -145,13 +144,10 @@ impl Reactor {
     }
 
     /// The intent is not on disk and will not be, or too late: whatever was signed is destroyed.
-    fn destroy(&self, request: Request, completion: Completion) {
+    fn destroy(&self, request: Request, completion: Completion, now_ns: u64) {
         let token = completion.token.and_then(|token| self.shared.token_names.get(usize::from(token)).cloned());
-        let outcome = match &completion.result {
-            Ok(signature) => OutcomeResult::Discarded {
-                reason: Cow::Borrowed("the intent was not on disk in time"),
-                signature_sha256: Some(sha256(signature)),
-            },
+        let outcome = || match &completion.result {
+            Ok(signature) => discarded("the intent was not on disk in time", signature),
             Err(failure) => unsigned_outcome(&completion, failure),
         };
         let error = match &completion.result {
@@ -162,13 +158,14 @@ impl Reactor {
             }
         };
         self.desk().close(request.intent, outcome, token.as_deref(), &completion);
-        self.reply(request, Err(error));
+        self.reply(request, Err(error), now_ns);
     }
 
-    fn reply(&self, request: Request, answer: Answer) {
-        request.load.gave_back(request.weight);
+    fn reply(&self, request: Request, answer: Answer, now_ns: u64) {
+        request.client.load.gave_back(request.weight);
         let outcome = answer.as_ref().map(drop).map_err(|error| error.code);
-        self.meters.done(&request.tenant, request.operation, outcome, self.now_ns() - request.began_ns);
+        let took_ns = now_ns.saturating_sub(request.began_ns);
+        self.meters.done(&request.client.tenant, request.operation, outcome, took_ns);
         match request.reply {
             Reply::Single { id } => match &answer {
                 Ok(made) => made.send(&request.connection, id),
@@ -182,22 +179,27 @@ impl Reactor {
     pub(super) fn abandon_requests(&self) {
         let held = std::mem::take(&mut *self.held.borrow_mut());
         for Held { request, completion, .. } in held {
-            self.destroy(request, completion);
+            self.destroy(request, completion, self.now_ns());
         }
         let left: Vec<_> = self.requests.borrow().iter().map(|(tag, _)| tag).collect();
         for tag in left {
             if let Some(request) = self.requests.borrow_mut().remove(tag) {
                 self.desk().abandon(request.intent, "shutdown");
-                request.load.gave_back(request.weight);
+                request.client.load.gave_back(request.weight);
             }
         }
     }
 
     fn log_failure(&self, request: &Request, failure: &Failure) {
         if let Failure::Token(error) = failure {
-            tracing::warn!(intent = request.intent, tenant = &**request.tenant.name(), %error, "a token failed");
+            tracing::warn!(intent = request.intent, tenant = &**request.client.tenant.name(), %error, "a token failed");
         }
     }
+}
+
+/// What the record says of a signature that nobody gets.
+fn discarded(reason: &'static str, signature: &[u8]) -> OutcomeResult<'static> {
+    OutcomeResult::Discarded { reason: Cow::Borrowed(reason), signature_sha256: Some(sha256(signature)) }
 }
 
 /// What the record says of a failure: nothing was signed, or nobody knows.

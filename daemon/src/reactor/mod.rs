@@ -38,7 +38,7 @@ use crate::{
     meters::ReactorMeters,
     policy::{Authorised, Denied, PeerIdentity, Tenant, Unsigned},
     signing::{Address, Circumstances, Desk, Orders, Place},
-    state::{Load, Shared, Snapshot},
+    state::{Shared, Snapshot},
     transport::{Closing, Peer},
 };
 
@@ -52,8 +52,7 @@ const USABLE_FOR_NS: u64 = 20_000_000;
 /// A request in the pool.
 pub(crate) struct Request {
     pub(crate) connection: Rc<Connection>,
-    pub(crate) tenant: Arc<Tenant>,
-    pub(crate) load: Arc<Load>,
+    pub(crate) client: Rc<Client>,
     /// What it has taken of the tenant's limit
     pub(crate) weight: u32,
     pub(crate) reply: Reply,
@@ -213,7 +212,7 @@ impl Reactor {
     }
 
     /// The client as the policy in force sees it; one that it knows no more is sent away.
-    pub(crate) fn client_under(&self, connection: &Connection, snapshot: &Snapshot) -> Option<Client> {
+    pub(crate) fn client_under(&self, connection: &Connection, snapshot: &Snapshot) -> Option<Rc<Client>> {
         let client = connection.client()?;
         if client.generation == snapshot.policy.generation() {
             return Some(client);
@@ -226,7 +225,7 @@ impl Reactor {
                     load.adopts_connection();
                 }
                 let (generation, name) = (snapshot.policy.generation(), name.to_string().into());
-                let client = Client { tenant: tenant.clone(), generation, load, name, ..client };
+                let client = Rc::new(Client { tenant: tenant.clone(), generation, load, name, ..(*client).clone() });
                 connection.identified(client.clone());
                 Some(client)
             }
@@ -246,7 +245,7 @@ impl Reactor {
     /// Records the intent, remembers the request, queues the job.
     pub(crate) fn order(
         &self,
-        order: Authorised,
+        order: Authorised<'_>,
         place: Place,
         circumstances: &Circumstances<'_>,
         mut request: Request,
