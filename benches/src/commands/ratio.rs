@@ -299,7 +299,8 @@ fn describe(
     }
     table.row(&["CPU of the ceiling", &format!("{ceiling_us:.2} us a signature")]);
     table.row(&["CPU of segld", &format!("{segld_us:.2} us a signature")]);
-    for (group, ns) in &sums.used.by_thread {
+    // Threads that hardly do anything would only fill the table.
+    for (group, ns) in sums.used.by_thread.iter().filter(|(_, ns)| per(**ns, sums.seen.signatures) >= 0.005) {
         table.row(&[&format!("  {group}"), &format!("{:.2} us", per(*ns, sums.seen.signatures))]);
     }
     table.row(&["CPU of the load", &format!("{load_us:.2} us a signature")]);
