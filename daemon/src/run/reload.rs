@@ -108,11 +108,13 @@ impl Inner {
         Ok(summary)
     }
 
-    /// Tokens that wait for the operator are tried again: this may be the operator, with a PIN that is right.
+    /// Tokens that do not sign are tried again, now: this may be the operator, with a PIN that is right. Also those that
+    /// are being tried at this moment, since that may be with what was there before.
     fn wake_tokens(&self) {
         let pool = self.shared.desk.pool_snapshot();
-        let waiting = (0u16..).zip(&pool.tokens).filter(|(_, token)| token.state == TokenState::NeedsOperator);
-        waiting.for_each(|(token, _)| self.shared.desk.refresh(token));
+        let signs = |state| matches!(state, TokenState::Ready | TokenState::Probation | TokenState::Left);
+        let others = (0u16..).zip(&pool.tokens).filter(|(_, token)| !signs(token.state));
+        others.for_each(|(token, _)| self.shared.desk.refresh(token));
     }
 
     /// Has the tokens that sign look up the keys that are new, and those that one of them did not find before: it may

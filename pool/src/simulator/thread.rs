@@ -45,6 +45,8 @@ pub(super) struct Running {
     pub(super) started_ns: u64,
     /// It never returns
     pub(super) for_ever: bool,
+    /// Of a login: the PIN that it has read is wrong, whatever the operator puts in its place meanwhile
+    pub(super) pin_wrong: bool,
 }
 
 impl Order {

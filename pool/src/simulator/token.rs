@@ -158,12 +158,18 @@ impl Token {
         Ok(Handle { epoch: module.epoch, incarnation: self.incarnation, number, holder, generation: self.generation })
     }
 
-    /// C_Login and the look-up of keys. Says too whether a wrong PIN was tried.
-    pub(super) fn log_in(&mut self, module: &Module, handle: Handle, now_ns: u64) -> (Result<(), Error>, bool) {
+    /// C_Login and the look-up of keys; the PIN was `wrong` when it was read. Says too whether a wrong one was tried.
+    pub(super) fn log_in(
+        &mut self,
+        module: &Module,
+        handle: Handle,
+        wrong: bool,
+        now_ns: u64,
+    ) -> (Result<(), Error>, bool) {
         let mut tried_wrong = false;
         let result = self.reach(module, handle, now_ns).and_then(|()| {
             if !self.logged_in {
-                if self.pin_wrong {
+                if wrong || self.pin_wrong {
                     tried_wrong = true;
                     return Err(Answer::PinIncorrect.beside_sign("C_Login"));
                 }

@@ -365,6 +365,12 @@ impl World {
         if self.calm {
             return;
         }
+        // One who asks before the right PIN is in its place asks again right afterwards.
+        if matches!(trouble, Trouble::PinWrong { .. }) && self.draw.percent(30) {
+            self.tell(vec![Event::Refresh { token }]);
+            let again_ns = self.now_ns + self.draw.below(8 * MS);
+            return self.put(again_ns, Item::Recover { token, trouble: trouble.clone() });
+        }
         self.trace.deed(self.now_ns, || format!("token {token} recovers from {trouble:?}"));
         self.tokens[usize::from(token)].recover(trouble);
         // The operator has put the right PIN in its place, and says so.

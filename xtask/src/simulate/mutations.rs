@@ -93,6 +93,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         from: "        if rung == Rung::Operator {\n            if token.standing",
         to: "        if rung > Rung::Operator {\n            if token.standing",
     },
+    // The right PIN is in its place, and nobody looks.
+    Mutation {
+        name: "forget the operator's word",
+        file: "pool/src/core/fleet/failure.rs",
+        from: "if rung == Rung::Operator && std::mem::take(&mut token.refresh) {",
+        to: "if rung == Rung::Operator && std::mem::take(&mut token.refresh) && false {",
+    },
     // Clients find out whether a token that comes back works.
     Mutation {
         name: "client jobs on probation",

@@ -54,6 +54,7 @@ impl Fleet {
         let token = &mut self.tokens[usize::from(index)];
         if let Err(error) = &result
             && error.verdict().rung == Rung::Operator
+            && !token.refresh
         {
             token.login_refused = Some(error.clone());
         }
@@ -154,8 +155,8 @@ impl Fleet {
         }
         token.retry_ns = now_ns;
         token.login_refused = None;
-        // A login that is under way may have passed the new keys by.
-        token.refresh = token.logged_in || token.count(State::LoggingIn) > 0;
+        // A login that is under way may have passed the new keys by, and was tried with the PIN of before.
+        token.refresh = true;
         self.tend(now_ns, index, out);
     }
 

@@ -130,6 +130,11 @@ impl Fleet {
         }
         let token = &mut self.tokens[usize::from(index)];
         token.last_error = Some(error.clone());
+        // What was tried before the operator spoke says nothing of what is there now: it is tried once more.
+        if rung == Rung::Operator && std::mem::take(&mut token.refresh) {
+            token.retry_ns = now_ns;
+            return self.away_unless_signing(index, error, out);
+        }
         if rung == Rung::Operator {
             if token.standing == Standing::In {
                 token.standing = Standing::NeedsOperator;

@@ -31,7 +31,7 @@ pub(in crate::core) struct Token {
     /// A login was refused so that only an operator can help, while an earlier one still held: when that is over,
     /// no other is tried
     pub(super) login_refused: Option<Error>,
-    /// Log in once more when a session is free
+    /// The operator has spoken since the last login began: log in once more when a session is free
     pub(super) refresh: bool,
     /// The last try to reach it failed: whoever waits for it alone, waits in vain
     pub(super) away: bool,

@@ -377,6 +377,27 @@ fn a_refresh_during_a_login_is_followed_by_another_login() {
 }
 
 #[test]
+fn a_login_that_was_under_way_when_the_operator_spoke_is_not_the_last_word() {
+    let mut scene = Scene::new(Rules::default(), &[1]);
+    scene.step(Event::Join { token: 0 });
+    let (session, generation) = scene.opens.pop_front().unwrap();
+    scene.step(Event::Opened { session, generation, result: Ok(()) });
+    // The right PIN comes into its place while the wrong one is being tried.
+    scene.step(Event::Refresh { token: 0 });
+    scene.fail_login(Error::of(Kind::PinIncorrect, "C_Login", "refused"));
+    assert!(matches!(scene.alarms[..], [Alarm::TokenAway { token: 0, .. }]), "{:?}", scene.alarms);
+    scene.answer_all_well();
+    assert_eq!(state(&scene, 0), TokenState::Ready);
+
+    scene.step(Event::Refresh { token: 0 });
+    scene.fail_login(Error::of(Kind::PinIncorrect, "C_Login", "refused"));
+    scene.submit([job(1)]);
+    scene.fail_batch(error(Signed::No, Retry::Never, Rung::Token));
+    scene.answer_all_well();
+    assert_eq!(state(&scene, 0), TokenState::NeedsOperator, "once more, not again and again");
+}
+
+#[test]
 fn what_an_earlier_generation_still_has_to_say_is_counted_and_thrown_away() {
     let mut scene = ready(&[1]);
     scene.submit([job(1)]);

@@ -35,6 +35,7 @@ pub(super) mod promise {
     pub(crate) const REINITIALISE_EARNED: &str = "a module is begun anew only after its token failed often enough";
     pub(crate) const PIN: &str = "no PIN is tried twice after a refusal without an operator";
     pub(crate) const OPERATOR: &str = "a token that waits for its operator is left alone";
+    pub(crate) const HEARD: &str = "what was tried before the operator spoke is not held against the token";
     pub(crate) const PROBATION: &str = "no client's job goes to a token on probation";
     pub(crate) const SESSION_CAP: &str = "no more sessions than the token gives";
     pub(crate) const DEPTH: &str = "queues are bounded";
@@ -127,7 +128,8 @@ impl Watch {
     /// A wrong PIN was tried.
     pub(super) fn refused(&mut self, token: u16) {
         let seen = &mut self.tokens[usize::from(token)];
-        seen.refusals += 1;
+        // One that was under way when the operator spoke was with the PIN of before.
+        seen.refusals += u32::from(!seen.operator_spoke);
         let refusals = seen.refusals;
         self.check(refusals < 2, promise::PIN, || format!("token {token} refused {refusals} logins"));
     }
@@ -189,6 +191,7 @@ impl Watch {
             Event::Refresh { token } => {
                 let seen = &mut self.tokens[usize::from(*token)];
                 if seen.joined {
+                    seen.operator_spoke = true;
                     seen.needs_operator = false;
                     seen.login_refused = false;
                     seen.refusals = 0;
@@ -233,6 +236,8 @@ impl Watch {
             Alarm::TokenAway { token, .. }
             | Alarm::NeedsOperator { token, .. }
             | Alarm::WrongSignature { token, .. } => {
+                let unheard = matches!(alarm, Alarm::NeedsOperator { .. }) && self.tokens[usize::from(*token)].outdated;
+                self.check(!unheard, promise::HEARD, || format!("token {token} waits for its operator again"));
                 let seen = &mut self.tokens[usize::from(*token)];
                 seen.probation = None;
                 seen.vouched = false;

@@ -61,6 +61,10 @@ pub(in crate::simulator) struct TokenSeen {
     pub(super) vouched: bool,
     pub(super) needs_operator: bool,
     pub(super) login_refused: bool,
+    /// The operator has spoken since the last login began
+    pub(super) operator_spoke: bool,
+    /// The last login was refused with what was there before: another one is due
+    pub(super) outdated: bool,
     /// Wrong PINs tried since an operator acted
     pub(super) refusals: u32,
     /// Threads given up that have not come back, with their generations
@@ -166,7 +170,7 @@ impl Watch {
                 if others == 0 {
                     token.logged_in = false;
                     token.vouched = false;
-                    token.needs_operator |= Self::is_operators(error);
+                    token.needs_operator |= Self::is_operators(error) && !std::mem::take(&mut token.operator_spoke);
                 }
             }
         }
@@ -188,10 +192,12 @@ impl Watch {
             }
             Err(error) => {
                 token.failures += 1;
-                // A login from before may still hold; another is not tried.
                 let refused = Self::is_operators(error);
-                token.login_refused |= refused;
-                token.needs_operator |= refused && !token.logged_in;
+                let counts = refused && !token.operator_spoke;
+                // A login from before may still hold; another is not tried.
+                token.login_refused |= counts;
+                token.needs_operator |= counts && !token.logged_in;
+                token.outdated = refused && !counts && !token.logged_in;
                 if refused && token.logged_in {
                     return;
                 }
@@ -295,6 +301,7 @@ impl Watch {
             format!("{id:?} is opened as {generation:?} after {:?}", place.generation)
         });
         self.left_alone(id, "opened");
+        self.token_of(id).outdated = false;
         self.module_quiet(id, "opened");
         let taken = self.taken(place.token) + 1;
         if let Some((cap, until_ns)) = self.tokens[usize::from(place.token)].cap
@@ -314,7 +321,9 @@ impl Watch {
     pub(super) fn log_in(&mut self, id: SessionId, generation: Generation) {
         self.used(id, generation, Standing::LoggingIn, "logged in");
         self.left_alone(id, "logged in");
-        let refused = self.token_of(id).login_refused;
+        let token = self.token_of(id);
+        (token.operator_spoke, token.outdated) = (false, false);
+        let refused = token.login_refused;
         self.check(!refused, promise::PIN, || format!("{id:?} is logged in where a login was refused"));
     }
 

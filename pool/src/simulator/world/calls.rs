@@ -116,7 +116,8 @@ impl World {
                 None => format!("place {place} enters {kind:?}, never to return"),
             }
         });
-        self.threads[index].running = Some(Running { order, started_ns: self.now_ns, for_ever: duration_ns.is_none() });
+        let (started_ns, for_ever, pin_wrong) = (self.now_ns, duration_ns.is_none(), self.tokens[token].pin_wrong);
+        self.threads[index].running = Some(Running { order, started_ns, for_ever, pin_wrong });
         if let Some(duration_ns) = duration_ns {
             self.put(self.now_ns + duration_ns, Item::Return { thread: index });
         }
@@ -159,11 +160,11 @@ impl World {
 
     /// A call comes back.
     pub(super) fn come_back(&mut self, index: usize) {
-        let Running { order, started_ns, .. } = self.threads[index].running.take().expect("it was inside");
+        let running = self.threads[index].running.take().expect("it was inside");
         let token = usize::from(self.threads[index].token);
         let module = self.tokens[token].plan.module as usize;
         self.modules[module].inside -= 1;
-        let answer = self.answer_to(index, order, started_ns);
+        let answer = self.answer_to(index, running);
         let now_ns = self.now_ns;
         match self.threads[index].given_up {
             None => {
@@ -205,7 +206,8 @@ impl World {
     }
 
     /// What the call gives, by what is true now.
-    fn answer_to(&mut self, index: usize, order: Order, started_ns: u64) -> Option<Event<u64>> {
+    fn answer_to(&mut self, index: usize, running: Running) -> Option<Event<u64>> {
+        let Running { order, started_ns, pin_wrong, .. } = running;
         let now_ns = self.now_ns;
         let thread = &self.threads[index];
         let session = thread.place;
@@ -222,7 +224,7 @@ impl World {
                 Some(Event::Opened { session, generation, result })
             }
             Order::Login(generation) => {
-                let (result, tried_wrong) = token.log_in(module, held(handle), now_ns);
+                let (result, tried_wrong) = token.log_in(module, held(handle), pin_wrong, now_ns);
                 // What a login gives that was given up is known to nobody; of that `segl-hsm` takes care.
                 if tried_wrong && !given_up {
                     self.watch.refused(self.threads[index].token);

@@ -24,8 +24,8 @@ impl World {
             let token = index as u16;
             match self.state(token) {
                 TokenState::Left => self.tell(vec![Event::Join { token }]),
-                TokenState::NeedsOperator => self.tell(vec![Event::Refresh { token }]),
-                _ => {}
+                TokenState::Ready | TokenState::Probation => {}
+                _ => self.tell(vec![Event::Refresh { token }]),
             }
         }
         let all = (0..self.tokens.len() as u16).collect();
