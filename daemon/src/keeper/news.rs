@@ -130,6 +130,11 @@ impl Observer for News {
                 let text = format!("a {call} call did not return in time; {what}");
                 (vec![*token], Words::new("stuck", Weight::Error, text))
             }
+            Alarm::NoThread { token, error } => {
+                let text =
+                    format!("no thread can be had in the place of one that is stuck: {error}; it is tried again");
+                (vec![*token], Words::new("no-thread", Weight::Error, text))
+            }
             Alarm::Discarded { reference, token, reason, signed } => {
                 self.send(Event::Discarded { intent: *reference, token: *token, reason: *reason, signed: *signed });
                 let answer = if *signed { LATE_SIGNATURE } else { LATE_FAILURE };

@@ -1,5 +1,7 @@
 //! What Core hears and what it asks for: the whole of its conversation with the world.
 
+use std::sync::Arc;
+
 use segl_hsm::{Algorithm, Error, KeyId, ModuleId, Signature};
 
 use crate::{Completion, Discard, Job, TokenSet, Work};
@@ -309,6 +311,14 @@ pub enum Alarm {
         call: &'static str,
         /// Whether another thread took the place; else it is lost until the call returns
         replaced: bool,
+    },
+    /// No thread could be had in the place of one that was given up: its session is lost until one can, which is tried
+    /// again once a second. Told by the driver, since Core knows no threads
+    NoThread {
+        /// The token's index
+        token: u16,
+        /// What the system says
+        error: Arc<str>,
     },
     /// A call that had been given up returned after all; what it gave is discarded
     Discarded {

@@ -79,12 +79,11 @@ impl Crew {
 }
 
 impl Shared {
-    /// Starts the thread of a place, for the seat's present tenure.
-    pub(super) fn spawn_session(self: &Arc<Self>, id: SessionId) -> io::Result<()> {
+    /// Starts the thread of a place, for this tenure of its seat.
+    pub(super) fn spawn_session(self: &Arc<Self>, id: SessionId, tenure: u32) -> io::Result<()> {
         let (token, session) = self.crew.places[usize::from(id.0)];
         let role = ThreadRole::Session { token, session };
         let name = session_thread_name(self.crew.tokens[usize::from(token)].token.name(), session);
-        let tenure = self.seats[usize::from(id.0)].tenure();
         self.spawn(name, role, move |shared| session::run(&shared, id, tenure))
     }
 

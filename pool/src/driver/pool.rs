@@ -6,7 +6,7 @@ use segl_hsm::{Error, KeyReport};
 
 use super::{
     crew::Crew,
-    seat::Seat,
+    seat::{FIRST_TENURE, Seat},
     shared::{Heart, Shared},
     sync::{
         Clock, Condvar, Mutex,
@@ -101,6 +101,7 @@ impl Pool {
             stop_news: Condvar::new(),
             me: me.clone(),
             seats: (0..crew.places()).map(|_| Seat::default()).collect(),
+            vacancies: Mutex::default(),
             crew,
             inboxes,
             observer,
@@ -114,7 +115,7 @@ impl Pool {
 
         // All threads stand before the first order goes out. When one can not be had, the drop sends the rest home.
         for place in 0..pool.shared.seats.len() {
-            pool.shared.spawn_session(SessionId(place as u16))?;
+            pool.shared.spawn_session(SessionId(place as u16), FIRST_TENURE)?;
         }
         pool.shared.spawn("segl-timer".into(), ThreadRole::Timer, |shared| timer::run(&shared))?;
         pool.shared.tell((0..pool.shared.tokens).map(|token| Event::Join { token }));

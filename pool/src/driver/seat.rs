@@ -39,6 +39,9 @@ impl Order {
     }
 }
 
+/// The tenure of a seat that nobody has lost yet.
+pub(super) const FIRST_TENURE: u32 = 0;
+
 /// A session's place among the threads.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
@@ -48,6 +51,8 @@ pub(super) struct Seat {
     ordered_ns: AtomicU64,
     /// Whose seat it is now. Written with both locks held
     tenure: AtomicU32,
+    /// No thread can be had for it
+    vacant: AtomicBool,
 }
 
 /// What is laid before the thread.
@@ -99,6 +104,11 @@ impl Evicted {
     pub(super) fn generation(&self) -> Generation {
         self.generation
     }
+
+    /// The tenure of whoever comes after it.
+    pub(super) fn successor(&self) -> u32 {
+        self.tenure.wrapping_add(1)
+    }
 }
 
 impl Seat {
@@ -113,8 +123,14 @@ impl Seat {
         let own = self.tenure() == tenure;
         if own {
             laid.thread = Some(thread::current());
+            self.vacant.store(false, Ordering::Relaxed);
         }
         own
+    }
+
+    /// No thread can be had for it: until one sits down, what lies here lies before nobody.
+    pub(super) fn stay_vacant(&self) {
+        self.vacant.store(true, Ordering::Relaxed);
     }
 
     /// What is laid, to add to it and then to [`Seat::hand_over`].
@@ -270,8 +286,11 @@ impl Seat {
         self.batch.lock().expect("nobody panics while holding a batch")
     }
 
-    /// How long orders have been lying here.
+    /// How long orders have been lying before the thread.
     pub(super) fn lag_ns(&self, now_ns: u64) -> u64 {
+        if self.vacant.load(Ordering::Relaxed) {
+            return 0;
+        }
         match self.ordered_ns.load(Ordering::Relaxed) {
             0 => 0,
             ordered_ns => now_ns.saturating_sub(ordered_ns),

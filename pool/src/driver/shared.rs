@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) stop_news: Condvar,
     /// By session
     pub(super) seats: Vec<Seat>,
+    /// Places for which no thread could be had, with the tenure that waits for one
+    pub(super) vacancies: Mutex<Vec<(SessionId, u32)>>,
     pub(super) inboxes: Vec<Arc<dyn Inbox>>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) tokens: u16,
@@ -144,14 +146,36 @@ impl Shared {
     /// Puts another thread into the place of one that was given up, and lets that go once it is back: all that it has
     /// left behind was told.
     fn replace(&self, session: SessionId, evicted: Evicted) {
-        let generation = evicted.generation();
+        let (generation, tenure) = (evicted.generation(), evicted.successor());
         if !self.seats[usize::from(session.0)].dismiss(evicted) {
             self.tell([Event::Gone { session, generation }]);
         }
+        self.fill(session, tenure);
+    }
+
+    /// Asks again for the threads that could not be had. What was laid before their seats meanwhile they find there.
+    pub(super) fn fill_vacancies(&self) {
+        let vacancies = mem::take(&mut *self.vacancies());
+        for (session, tenure) in vacancies {
+            // Another thread may have been found when the place was given up once more.
+            if self.seats[usize::from(session.0)].tenure() == tenure {
+                self.fill(session, tenure);
+            }
+        }
+    }
+
+    fn fill(&self, session: SessionId, tenure: u32) {
         let me = self.me.upgrade().expect("whoever speaks here holds the pool");
-        // Where no thread can be had, nobody carries out what the place is asked for: after a while it is given up like
-        // one that is stuck, and a thread is asked for again.
-        let _ = me.spawn_session(session);
+        if let Err(error) = me.spawn_session(session, tenure) {
+            self.seats[usize::from(session.0)].stay_vacant();
+            self.vacancies().push((session, tenure));
+            let (token, _) = self.crew.token(session);
+            self.observer.alarm(&Alarm::NoThread { token, error: error.to_string().into() });
+        }
+    }
+
+    fn vacancies(&self) -> MutexGuard<'_, Vec<(SessionId, u32)>> {
+        self.vacancies.lock().expect("nobody panics while holding the list of vacancies")
     }
 
     /// Tells Core what sessions have done that are now stuck in the next call of their batch.

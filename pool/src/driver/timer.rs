@@ -1,4 +1,5 @@
-//! The timer's thread: answers expired jobs, keeps Core's appointments, and tells what stuck threads have done.
+//! The timer's thread: answers expired jobs, keeps Core's appointments, tells what stuck threads have done, and asks
+//! again for threads that could not be had.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub(super) const LOOK_NS: u64 = 25_000_000;
 
 /// Runs until the pool is left.
 pub(super) fn run(shared: &Shared) {
-    let mut looked_ns = 0;
+    let (mut looked_ns, mut filled_ns) = (0, 0);
     let mut heart = shared.lock();
     while !shared.leaving.load(Ordering::Acquire) {
         let now_ns = shared.clock.now_ns();
@@ -28,6 +29,13 @@ pub(super) fn run(shared: &Shared) {
             shared.tell_overdue(now_ns.saturating_sub(shared.crew.tell_ns.min(OVERDUE_NS)));
             heart = shared.lock();
             // While it was not held, the pool may have been left: nobody wakes for that once more.
+            continue;
+        }
+        if now_ns - filled_ns >= HEARTBEAT_NS {
+            filled_ns = now_ns;
+            drop(heart);
+            shared.fill_vacancies();
+            heart = shared.lock();
             continue;
         }
         let due_ns = heart.core.next_timeout_ns().unwrap_or(u64::MAX);
