@@ -76,6 +76,10 @@ pub trait Session {
     /// devices close what stands idle, some after half a minute.
     fn keep_alive(&mut self) -> Result<()>;
 
+    /// A signature of it was found to be wrong: whatever it was made with, no handle of its generation is used again. The
+    /// next one looks everything up anew. A token without handles has nothing to do.
+    fn distrust(&mut self) {}
+
     /// Closes it, on its own thread.
     fn close(self: Box<Self>) -> Result<()>;
 }

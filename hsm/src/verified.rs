@@ -186,6 +186,8 @@ impl Session for VerifiedSession {
         verifier.verify(algorithm, input, out).map_err(|error| {
             out.fill(0);
             out.clear();
+            // The key may be another one than its handle named once.
+            self.inner.distrust();
             Error::of(Kind::WrongSignature, "verify", format!("{algorithm}: {error}; it was destroyed unseen"))
         })
     }
@@ -196,6 +198,10 @@ impl Session for VerifiedSession {
 
     fn keep_alive(&mut self) -> Result<()> {
         self.inner.keep_alive()
+    }
+
+    fn distrust(&mut self) {
+        self.inner.distrust();
     }
 
     fn close(self: Box<Self>) -> Result<()> {

@@ -27,6 +27,8 @@ pub(super) struct Generation {
     pub(super) slot: Slot,
     pub(super) identity: Identity,
     pub(super) mechanisms: Mechanisms,
+    /// Among all of the module.
+    number: u64,
     /// The module's world that the handles are of.
     world: u64,
     /// Its handles are not to be trusted any more.
@@ -63,11 +65,13 @@ impl Generation {
         let mechanisms = Mechanisms::new(&list.map_err(|error| ckr::from_cryptoki("C_GetMechanismList", error))?);
         // Where there is one session in all it is better used.
         let room = !matches!(info.max_session_count(), Limit::Max(..=1));
-        let anchor = if room { Some(module.open_session(slot, Role::Anchor)?) } else { None };
+        let number = module.count_generation();
+        let anchor = if room { Some(module.open_session(slot, Role::Anchor, number)?) } else { None };
         Ok(Generation {
             slot,
             identity: Identity::new(&info),
             mechanisms,
+            number,
             world,
             given_up: AtomicBool::new(false),
             logged_in: AtomicBool::new(false),
@@ -104,14 +108,21 @@ impl Generation {
     }
 
     /// Opens a session. The module's `opening` is held, as for the next ones.
+    ///
+    /// One with the number of another of its sessions shows that the token began its numbers anew, and nobody has heard
+    /// of it yet: who still holds a number of before would use a stranger's session. So nobody does, and the first who
+    /// tries says that all is to be found anew.
     pub(super) fn open_session(&self, module: &Module) -> Result<OpenSession> {
-        let mut opened = module.open_session(self.slot, Role::Signs);
+        let mut opened = module.open_session(self.slot, Role::Signs, self.number);
         // The anchor may have had the last session that others left us: it is better used.
         if self.sessions() == 0 && opened.as_ref().is_err_and(|error| error.kind() == Kind::SessionCount) {
             self.end(module);
-            opened = module.open_session(self.slot, Role::Signs);
+            opened = module.open_session(self.slot, Role::Signs, self.number);
         }
         let opened = opened?;
+        if opened.shows_a_restart() {
+            self.give_up();
+        }
         self.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(opened)
     }

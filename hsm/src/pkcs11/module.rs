@@ -57,12 +57,14 @@ enum Initialised {
 #[derive(Debug, Default)]
 struct Sessions {
     opened: u64,
+    generations: u64,
     holders: BTreeMap<CK_SESSION_HANDLE, Holder>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Holder {
     number: u64,
+    generation: u64,
     role: Role,
 }
 
@@ -80,6 +82,16 @@ pub(super) enum Role {
 pub(super) struct OpenSession {
     session: Session,
     holder: Holder,
+    /// The module gave it the number of a session that is open as far as anybody here knew
+    again: bool,
+}
+
+impl OpenSession {
+    /// Whether its number is that of an earlier session of the same generation, which the token has so ended by itself:
+    /// and who knows which others.
+    pub(super) fn shows_a_restart(&self) -> bool {
+        self.again
+    }
 }
 
 impl std::ops::Deref for OpenSession {
@@ -278,14 +290,22 @@ impl Module {
     }
 
     /// C_OpenSession, read-only: nothing is written to a token.
-    pub(super) fn open_session(&self, slot: Slot, role: Role) -> Result<OpenSession> {
+    pub(super) fn open_session(&self, slot: Slot, role: Role, generation: u64) -> Result<OpenSession> {
         let session = self.context.open_ro_session_no_drop(slot);
         let session = session.map_err(|error| ckr::from_cryptoki("C_OpenSession", error))?;
         let mut sessions = self.sessions();
         sessions.opened += 1;
-        let holder = Holder { number: sessions.opened, role };
-        sessions.holders.insert(session.handle(), holder);
-        Ok(OpenSession { session, holder })
+        let holder = Holder { number: sessions.opened, generation, role };
+        let before = sessions.holders.insert(session.handle(), holder);
+        let again = before.is_some_and(|before| before.generation == generation);
+        Ok(OpenSession { session, holder, again })
+    }
+
+    /// A generation's number among all of the module.
+    pub(super) fn count_generation(&self) -> u64 {
+        let mut sessions = self.sessions();
+        sessions.generations += 1;
+        sessions.generations
     }
 
     /// C_CloseSession, unless the handle's number has another holder by now, or none: its world has ended.

@@ -280,6 +280,10 @@ impl Session for Pkcs11Session {
         })
     }
 
+    fn distrust(&mut self) {
+        self.generation.give_up();
+    }
+
     fn close(self: Box<Self>) -> Result<()> {
         let Pkcs11Session { shared, generation, session, .. } = *self;
         shared.close_session(generation, session)
