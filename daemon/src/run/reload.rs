@@ -96,6 +96,7 @@ impl Inner {
 
         let summary =
             format!("{} keys, {} tenants, {} CRLs", policy.keys().len(), policy.tenants().len(), tls.crls.len());
+        self.test_replacements(&old, policy.keys());
         // The book first: a key that is granted and not yet in it would look as if no token had it.
         self.tokens.verify(policy.keys());
         self.shared.keys.replace(policy.keys().iter().cloned());
@@ -149,6 +150,27 @@ impl Inner {
             return Err("the tokens did not look up the new keys in time".into());
         }
         Ok(())
+    }
+
+    /// A key that is held by other tokens from now on is another one as far as tokens and pool go, and has to pass its
+    /// self-tests: until it has, what was there before signs on, so that clients notice nothing of tokens that join or
+    /// leave it.
+    fn test_replacements(&self, old: &Snapshot, keys: &[Arc<KeyEntry>]) {
+        let replaces = |new: &KeyEntry, before: &KeyEntry| {
+            new.id != before.id && new.label == before.label && new.purpose == before.purpose
+        };
+        let replaced = old.policy.keys().iter().filter(|before| keys.iter().any(|new| replaces(new, before)));
+        let mut both: Vec<_> = replaced.cloned().collect();
+        if both.is_empty() {
+            return;
+        }
+        both.extend(keys.iter().cloned());
+        self.tokens.verify(&both);
+        self.shared.keys.replace(both.into_iter());
+        self.keeper.keys_replaced();
+        if !self.keeper.wait_until_idle(LOOK_UP) {
+            tracing::warn!("the self-tests of keys that are held by other tokens now are still under way");
+        }
     }
 
     /// Every key against what the tokens have said of it: certificate, algorithms, and one purpose a public key.
