@@ -352,6 +352,6 @@ fn rules_a_pool_can_not_go_by_are_refused() {
     let site = Site::new();
     let pool = |text: &str| minimal_and(&format!("[pool]\n{text}"));
     only(&site, &pool("signature_one_in = 2\nbulk_one_in = 2\n"), "logins would starve");
-    only(&site, &pool("retries_max = 4\n"), "retries_max");
+    only(&site, &pool("retries_max = 3\n"), "retries_max");
     only(&site, &pool("retry_budget_percent = 101\n"), "retry_budget_percent");
 }
