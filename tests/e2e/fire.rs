@@ -8,15 +8,21 @@ use std::{
         mpsc::Receiver,
     },
     thread,
+    time::Duration,
 };
 
-use segl_faulty_token::{Command, Configuration, FaultyHsm, TokenCounts, Violations};
-use segl_tests::{faulty, process::Service, site::Site};
+use segl_faulty_token::{Call, Command, Configuration, FaultyHsm, TokenCounts, Violations};
+use segl_tests::{
+    faulty,
+    journal::{Calls, Register},
+    process::Service,
+    site::Site,
+};
 use segl_wire::Code;
 
 use crate::{
     load::{Account, public_key, run_while, verify},
-    room::{Room, SOON, connect, journal},
+    room::{Room, SOON, connect, journal, until},
 };
 
 /// Clients, half of each tenant.
@@ -24,6 +30,10 @@ const CLIENTS: usize = 4;
 
 /// What is the same for every token here: quick to notice what is stuck.
 pub(crate) const TOKEN: &str = "sessions = 4\nstuck_after = \"1s\"";
+
+/// No answer takes longer, whatever befalls one HSM: until a stuck call is given up, and a busy machine's time for the
+/// next try. Half of what a request has.
+const SLOWEST: Duration = Duration::from_secs(5);
 
 /// segld on HSMs that hold the same keys.
 pub(crate) struct Fire {
@@ -37,28 +47,11 @@ pub(crate) struct Load {
     answered: Cell<usize>,
 }
 
-/// What the journal says of one token's calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Calls {
-    pub(crate) released: u64,
-    pub(crate) failed: u64,
-    pub(crate) unknown: u64,
-    pub(crate) discarded: u64,
-    /// Of the failed and the unknown, those that failed in C_Sign itself
-    pub(crate) in_sign: u64,
-    /// Of the unknown, those that were given up: where they are nobody knows
-    pub(crate) stuck: u64,
-    /// Of the unknown, those that came back and had signed
-    pub(crate) late_signed: u64,
-    /// Of the unknown, those that came back and had failed
-    pub(crate) late_failed: u64,
-}
-
 /// What is left when all is over, by token.
 pub(crate) struct Ashes {
     pub(crate) tokens: BTreeMap<String, TokenCounts>,
     pub(crate) violations: Violations,
-    pub(crate) calls: BTreeMap<String, Calls>,
+    pub(crate) register: Register,
     pub(crate) signed: usize,
     pub(crate) refused: usize,
 }
@@ -82,7 +75,23 @@ impl Fire {
 
     /// The same, with this changed about the installation.
     pub(crate) fn light_site(hsms: &[&[&str]], token: &str, key: &str, change: impl FnOnce(&mut Site)) -> Fire {
+        Fire::light_told(hsms, &[], token, key, change)
+    }
+
+    /// The same, where this is said to every HSM before segld starts.
+    pub(crate) fn light_told(
+        hsms: &[&[&str]],
+        commands: &[Command],
+        token: &str,
+        key: &str,
+        change: impl FnOnce(&mut Site),
+    ) -> Fire {
+        let names = hsms;
         let (mut site, hsms, dir) = prepare(hsms, token);
+        for (hsm, names) in hsms.iter().zip(names) {
+            let commands = commands.to_vec();
+            hsm.configure(&Configuration { commands, ..faulty::configuration(&site.dir, names) }).unwrap();
+        }
         let purpose = "purpose = \"digest\"\n";
         site.segld_toml = site.segld_toml.replace(purpose, &format!("{purpose}{key}\n"));
         change(&mut site);
@@ -145,21 +154,28 @@ impl Fire {
         self.hsms[0].counts().unwrap().tokens.remove("one").unwrap()
     }
 
-    /// Ends segld and compares the accounts: every request answered, with a signature that verifies or one of the
-    /// `allowed` errors; every signature in the journal; every signature that an HSM counts and gave out in the journal
-    /// as released or discarded; and nothing done to an HSM that no caller may do.
+    /// Ends segld and compares the accounts: every request answered in good time, with a signature that verifies or one
+    /// of the `allowed` errors; every signature in the journal; every signature that an HSM counts and gave out in the
+    /// journal as released or discarded, key by key; and nothing done to an HSM that no caller may do.
     pub(crate) fn put_out(self, accounts: &[Account], allowed: &[Code]) -> Ashes {
         let ashes = self.sift(accounts, allowed);
         assert_eq!(ashes.violations, Violations::default());
+        for (name, token) in &ashes.tokens {
+            for (key, made) in &token.keys {
+                let calls = ashes.register.of_key(name, key);
+                assert!(calls.account_for(made), "{name}, {key}: {made:?} in the HSM, {calls:?} in the journal");
+            }
+        }
         ashes
     }
 
-    /// The same, whatever was done to the HSMs: where a caller can not know better.
+    /// The same, whatever was done to the HSMs and by whichever key: where a caller can not know better.
     pub(crate) fn sift(mut self, accounts: &[Account], allowed: &[Code]) -> Ashes {
         let mut released = BTreeSet::new();
         let public_key = if accounts.is_empty() { Vec::new() } else { public_key(&self.room.site) };
         for account in accounts {
             assert_eq!(account.lost(), [0; 0]);
+            assert!(account.slowest < SLOWEST, "an answer took {:?}", account.slowest);
             let foreign: Vec<_> = account.refused.values().filter(|code| !allowed.contains(code)).collect();
             assert!(foreign.is_empty(), "{} errors that nobody was promised: {:?}", foreign.len(), foreign[0]);
             for (reference, signature) in account.signed.values() {
@@ -167,27 +183,33 @@ impl Fire {
                 released.insert(reference.clone());
             }
         }
+        // Clients may have gone before what they asked for was done.
+        let inside = |hsm: &FaultyHsm| hsm.counts().unwrap().inside[&Call::Sign];
+        until("nothing is inside the HSMs", || self.hsms.iter().map(inside).sum::<u64>() == 0);
         // Before the end, since the counts end with the process; nothing is asked for any more.
         let mut counts = self.hsms.iter().map(|hsm| hsm.counts().unwrap()).collect::<Vec<_>>();
         assert!(self.room.segld.terminate(SOON).unwrap().success());
         let entries = journal(&self.room.site);
-        let calls = calls(&entries);
+        let mut register = Register::default();
+        entries.iter().for_each(|record| register.note(record).unwrap());
         let tokens: BTreeMap<_, _> = counts.iter_mut().flat_map(|counts| std::mem::take(&mut counts.tokens)).collect();
         for (name, token) in &tokens {
-            let (made, calls) = (token.all_keys(), calls.get(name).copied().unwrap_or_default());
-            let text = format!("{name}: {made:?} in the HSM, {calls:?} in the journal");
-            assert_eq!(made.given_out(), calls.released + calls.discarded + calls.late_signed, "{text}");
-            // A call that came back late and with an error, or not yet, may hang beside C_Sign as well.
-            let entered = calls.released + calls.discarded + calls.in_sign + calls.late_signed;
-            let unsettled = calls.stuck - calls.late_signed;
-            assert!((entered..=entered + unsettled).contains(&made.entered), "{text}");
+            let (made, calls) = (token.all_keys(), register.of_token(name));
+            assert!(calls.account_for(&made), "{name}: {made:?} in the HSM, {calls:?} in the journal");
         }
         let recorded: BTreeSet<_> = entries.iter().filter_map(|entry| entry["reference"].as_str()).collect();
         assert!(released.iter().all(|reference| recorded.contains(reference.as_str())));
         let refused = accounts.iter().map(|account| account.refused.len()).sum();
         let violations = counts.iter().map(|counts| counts.violations).find(|found| *found != Violations::default());
         let violations = violations.unwrap_or_default();
-        Ashes { tokens, violations, calls, signed: released.len(), refused }
+        Ashes { tokens, violations, register, signed: released.len(), refused }
+    }
+}
+
+impl Ashes {
+    /// What the journal says of the calls to a token.
+    pub(crate) fn calls(&self, token: &str) -> Calls {
+        self.register.of_token(token)
     }
 }
 
@@ -208,37 +230,8 @@ fn prepare(hsms: &[&[&str]], token: &str) -> (Site, Vec<FaultyHsm>, tempfile::Te
     (site, hsms, dir)
 }
 
-fn calls(entries: &[serde_json::Value]) -> BTreeMap<String, Calls> {
-    let mut calls: BTreeMap<String, Calls> = BTreeMap::new();
-    for entry in entries {
-        match entry["kind"].as_str().unwrap() {
-            "outcome" => {
-                for call in entry["tries"].as_array().into_iter().flatten() {
-                    let token = calls.entry(call["token"].as_str().unwrap().to_owned()).or_default();
-                    *match call["fate"].as_str().unwrap() {
-                        "released" => &mut token.released,
-                        "failed" => &mut token.failed,
-                        "unknown" => &mut token.unknown,
-                        "discarded" => &mut token.discarded,
-                        other => panic!("a call's fate is {other}"),
-                    } += 1;
-                    let failed = matches!(call["fate"].as_str(), Some("failed" | "unknown"));
-                    token.in_sign += u64::from(failed && call["call"] == "C_Sign");
-                    token.stuck += u64::from(call["code"] == "stuck");
-                }
-            }
-            "discarded" => {
-                let token = calls.entry(entry["token"].as_str().unwrap().to_owned()).or_default();
-                let signed = entry["signed"].as_bool().unwrap();
-                *(if signed { &mut token.late_signed } else { &mut token.late_failed }) += 1;
-            }
-            _ => {}
-        }
-    }
-    calls
-}
-
-struct OnDrop<F: FnMut()>(F);
+/// Does something at the end of a scope, also of one that a failure ends.
+pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::Sender,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
@@ -32,7 +32,12 @@ pub(crate) struct Account {
     pub(crate) signed: BTreeMap<u64, (String, Vec<u8>)>,
     pub(crate) refused: BTreeMap<u64, Code>,
     pub(crate) last_id: Option<u64>,
+    /// The longest that an answer took
+    pub(crate) slowest: Duration,
 }
+
+/// A request that is not answered yet: its reference, and when it was sent.
+type Asked = (String, Instant);
 
 impl Account {
     /// Ids that were sent, are within what GoAway promised to answer, and got no answer.
@@ -42,15 +47,21 @@ impl Account {
         self.sent.iter().copied().filter(|id| *id <= promised && !answered(id)).collect()
     }
 
-    fn note(&mut self, frame: &Frame, limits: &Limits, references: &mut BTreeMap<u64, String>) {
+    fn note(&mut self, frame: &Frame, limits: &Limits, asked: &mut BTreeMap<u64, Asked>) {
+        let mut answered = || {
+            let (reference, sent) = asked.remove(&frame.header.id).expect("an answer belongs to a request");
+            self.slowest = self.slowest.max(sent.elapsed());
+            reference
+        };
         match frame.header.known_kind() {
             Some(Kind::Signed) => {
                 let signature = Signed::decode(&frame.body, limits).unwrap().signature.into_owned();
-                let reference = references.remove(&frame.header.id).expect("an answer belongs to a request");
+                let reference = answered();
                 assert!(self.signed.insert(frame.header.id, (reference, signature)).is_none(), "answered twice");
             }
             Some(Kind::Error) => {
                 let error = segl_wire::Error::decode(&frame.body, limits).unwrap();
+                answered();
                 assert!(self.refused.insert(frame.header.id, error.code).is_none(), "answered twice");
             }
             Some(Kind::GoAway) => self.last_id = Some(GoAway::decode(&frame.body, limits).unwrap().last_id),
@@ -83,7 +94,7 @@ pub(crate) fn run_while(
 ) -> Account {
     let limits = Limits::from(conversation.hello());
     let mut account = Account::default();
-    let mut references = BTreeMap::new();
+    let mut asked = BTreeMap::new();
     while account.last_id.is_none() {
         let round = PIPELINED.min(more(account.sent.len()));
         if round == 0 {
@@ -96,11 +107,11 @@ pub(crate) fn run_while(
             request.meta.context.reference = Some(reference.clone().into());
             let Ok(id) = conversation.send(Kind::Sign, &request) else { return account };
             account.sent.push(id);
-            references.insert(id, reference);
+            asked.insert(id, (reference, Instant::now()));
         }
         while account.signed.len() + account.refused.len() < account.sent.len() {
             match conversation.receive() {
-                Ok(Some(frame)) => account.note(&frame, &limits, &mut references),
+                Ok(Some(frame)) => account.note(&frame, &limits, &mut asked),
                 // The end of the stream, or of the process behind it.
                 Ok(None) | Err(_) => return account,
             }

@@ -4,10 +4,12 @@
 
 mod bad_input;
 mod brokers;
+mod crowds;
 mod documents;
 mod documents_broker;
 mod faults;
 mod faults_alone;
+mod faults_codes;
 mod faults_operator;
 mod fire;
 mod first_light;

@@ -8,6 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use segl_faulty_token::KeyCounts;
 use serde_json::Value;
 
 use crate::{Result, programs};
@@ -49,6 +50,22 @@ pub struct Calls {
     pub late_signed: u64,
     /// Of the unknown, those that came back and had failed
     pub late_failed: u64,
+    /// Of the failed and the unknown, those that failed in C_Sign itself
+    pub in_sign: u64,
+    /// Of the unknown, those that were given up: where they are nobody knows
+    pub stuck: u64,
+}
+
+impl Calls {
+    /// Whether these are the calls that an HSM has counted: the signatures that it made and gave out are those released
+    /// and those discarded with a reason, and its C_Sign calls are those of which that is known.
+    pub fn account_for(&self, made: &KeyCounts) -> bool {
+        let given_out = self.released + self.discarded + self.late_signed;
+        let entered = given_out + self.in_sign;
+        // One that came back late and with an error, or not yet, may have been beside C_Sign as well.
+        let unsettled = self.stuck - self.late_signed;
+        made.given_out() == given_out && (entered..=entered + unsettled).contains(&made.entered)
+    }
 }
 
 impl Sum for Calls {
@@ -60,6 +77,8 @@ impl Sum for Calls {
             discarded: sum.discarded + calls.discarded,
             late_signed: sum.late_signed + calls.late_signed,
             late_failed: sum.late_failed + calls.late_failed,
+            in_sign: sum.in_sign + calls.in_sign,
+            stuck: sum.stuck + calls.stuck,
         })
     }
 }
@@ -87,7 +106,7 @@ impl Register {
                 for call in record["tries"].as_array().into_iter().flatten() {
                     let fate = text(call, "fate")?;
                     doubt |= fate == "unknown";
-                    let calls = self.of_key(text(call, "token")?, &key);
+                    let calls = self.entry(text(call, "token")?, &key);
                     *match fate {
                         "released" => &mut calls.released,
                         "failed" => &mut calls.failed,
@@ -95,6 +114,8 @@ impl Register {
                         "discarded" => &mut calls.discarded,
                         other => return Err(format!("a call's fate is {other}: {record}").into()),
                     } += 1;
+                    calls.in_sign += u64::from(matches!(fate, "failed" | "unknown") && call["call"] == "C_Sign");
+                    calls.stuck += u64::from(call["code"] == "stuck");
                 }
                 if doubt {
                     self.keys.insert(intent, key);
@@ -104,7 +125,7 @@ impl Register {
                 let key = self.keys.get(&number(record, "intent")?).cloned();
                 let key = key.ok_or_else(|| format!("a late answer to no call in doubt: {record}"))?;
                 let signed = record["signed"].as_bool().ok_or("no `signed`")?;
-                let calls = self.of_key(text(record, "token")?, &key);
+                let calls = self.entry(text(record, "token")?, &key);
                 *(if signed { &mut calls.late_signed } else { &mut calls.late_failed }) += 1;
             }
             _ => {}
@@ -118,7 +139,12 @@ impl Register {
         mine.map(|(_, calls)| *calls).sum()
     }
 
-    fn of_key(&mut self, token: &str, key: &str) -> &mut Calls {
+    /// One key of a token.
+    pub fn of_key(&self, token: &str, key: &str) -> Calls {
+        self.calls.get(&(token.to_owned(), key.to_owned())).copied().unwrap_or_default()
+    }
+
+    fn entry(&mut self, token: &str, key: &str) -> &mut Calls {
         self.calls.entry((token.to_owned(), key.to_owned())).or_default()
     }
 }

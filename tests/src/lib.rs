@@ -24,7 +24,7 @@ pub mod softhsm;
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// Runs a program to its end and returns its standard output; anything but success is an error with what it said.
-pub(crate) fn run(command: &mut std::process::Command) -> Result<Vec<u8>> {
+pub fn run(command: &mut std::process::Command) -> Result<Vec<u8>> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(std::process::Stdio::null()).output().map_err(|error| format!("{program}: {error}"))?;
     if !output.status.success() {

@@ -60,6 +60,7 @@ const STAGES: &[Stage] = &[
         run: simulator,
         vital: false,
     },
+    Stage { name: "soak", budget_s: 240, what: "25 s of segld on HSMs that misbehave", run: soak, vital: false },
     Stage { name: "systemd", budget_s: 120, what: "the units under a real systemd", run: systemd, vital: false },
 ];
 
@@ -208,6 +209,18 @@ const SIMULATED_S: u64 = 20;
 
 fn simulator(place: &Place) -> Result<Tally> {
     simulate::stage(&place.log, SIMULATED_S, place.limit)?;
+    Ok(Tally::PASSED)
+}
+
+/// Seconds of load in a soak, and what its troubles are drawn from: as in the simulator's stage always the same.
+const SOAKED: [&str; 4] = ["--seconds", "25", "--seed", "1"];
+
+fn soak(place: &Place) -> Result<Tally> {
+    let xtask = ["run", "--locked", "--quiet", "--package", "xtask", "--", "soak"];
+    let output = place.cargo_with_programs().args(xtask).args(SOAKED).must(place.limit)?.output()?;
+    for line in output.lines().filter(|line| line.starts_with("clients") || line.starts_with("The promise")) {
+        println!("  {line}");
+    }
     Ok(Tally::PASSED)
 }
 

@@ -96,6 +96,9 @@ impl State {
             Command::Pin { token, pin } => {
                 self.each(token, |state, at| state.tokens[at].login.set_pin(pin.as_bytes()))?;
             }
+            Command::TriesLeft { token, tries } => {
+                self.each(token, |state, at| state.tokens[at].login.tries_left = tries)?;
+            }
             Command::Counts => return Ok(Answer::Counts(Box::new(self.counts()))),
             Command::Await { .. } => return Err("a command to wait does not run under the lock".into()),
         }

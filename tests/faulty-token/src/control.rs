@@ -132,6 +132,13 @@ pub enum Command {
         /// The PIN
         pin: String,
     },
+    /// So many wrong PINs more, and it locks
+    TriesLeft {
+        /// Which
+        token: Option<String>,
+        /// Until a right one
+        tries: u32,
+    },
     /// What was done to the module so far
     Counts,
     /// Answers as [`Command::Counts`] once a count is that high

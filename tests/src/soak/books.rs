@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Result,
-    journal::{self, Calls, Register, number, text},
+    journal::{self, Register, number, text},
 };
 
 /// Most calls that one request may cost: `retries_max` and the first.
@@ -86,12 +86,8 @@ impl Books {
 
     /// Holds an HSM's counts of a key against the journal's.
     pub(super) fn hold(&mut self, token: &str, key: &str, made: KeyCounts) {
-        let calls = self.register.calls.get(&(token.to_owned(), key.to_owned())).copied().unwrap_or_default();
-        let Calls { released, failed, unknown, discarded, late_signed, .. } = calls;
-        let entered = released + discarded + unknown;
-        if made.given_out() != released + discarded + late_signed
-            || !(entered..=entered + failed).contains(&made.entered)
-        {
+        let calls = self.register.of_key(token, key);
+        if !calls.account_for(&made) {
             self.broken.push(format!("{token}, {key}: {made:?} in the HSM, {calls:?} in the journal"));
         }
     }

@@ -11,7 +11,8 @@ use crate::{Result, process::Service};
 pub(super) struct Footprint {
     pub(super) resident_kib: u64,
     pub(super) descriptors: u64,
-    /// Its own: the kernel adds io_uring workers, of which it keeps as many as it likes
+    /// Those that segld starts and names. Beside them there are the kernel's io_uring workers, Tokio's thread for
+    /// reloads, which goes after ten idle seconds, and the faulty tokens' own, one a command
     pub(super) threads: u64,
 }
 
@@ -28,7 +29,7 @@ impl Footprint {
         let descriptors = std::fs::read_dir(format!("{process}/fd"))?.count() as u64;
         let tasks = std::fs::read_dir(format!("{process}/task"))?.flatten();
         let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-        let threads = names.filter(|name| !name.starts_with("iou-")).count() as u64;
+        let threads = names.filter(|name| name.starts_with("segl")).count() as u64;
         Ok(Footprint { resident_kib: number("VmRSS:")?, descriptors, threads })
     }
 
@@ -41,6 +42,6 @@ impl Footprint {
 impl fmt::Display for Footprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Footprint { resident_kib, descriptors, threads } = self;
-        write!(f, "{} MiB resident, {descriptors} descriptors, {threads} threads", resident_kib / 1024)
+        write!(f, "{} MiB resident, {descriptors} descriptors, {threads} threads of its own", resident_kib / 1024)
     }
 }

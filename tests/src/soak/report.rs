@@ -75,7 +75,7 @@ impl Report {
             ((*trouble).to_owned(), recoveries.collect::<Vec<_>>().into())
         });
         let stalls: BTreeMap<_, _> = self.stalls.iter().map(|(key, stall)| (key, ms(*stall))).collect();
-        let Calls { released, failed, unknown, discarded, late_signed, late_failed } = self.calls;
+        let Calls { released, failed, unknown, discarded, late_signed, late_failed, .. } = self.calls;
         json!({
             "promise_held": self.promise_held(),
             "broken": self.broken,
@@ -138,7 +138,7 @@ impl fmt::Display for Report {
         let Reloads { taken, refused, longest } = self.reloads;
         writeln!(f, "reloads     {taken} taken, {refused} refused as they should be, {:.3} s at most", s(&longest))?;
         writeln!(f, "segld       at the start {}\n            at the end   {}", self.before, self.after)?;
-        let Calls { released, failed, unknown, discarded, late_signed, late_failed } = self.calls;
+        let Calls { released, failed, unknown, discarded, late_signed, late_failed, .. } = self.calls;
         writeln!(
             f,
             "journal     {} records, sound; calls: {released} released ({} to clients that had gone), {discarded} \
