@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use segl_tests::{
-    Result,
+    Result, documents,
     http::Http,
     pki::{Authority, IdentityFiles},
     process::Service,
@@ -63,6 +63,10 @@ pub(crate) struct SegldArguments {
     /// For how long a session's thread looks for work before it sleeps, as 50us
     #[arg(long, default_value = "0s")]
     pub(crate) spin: String,
+    /// What is signed: digests, or messages where the token takes no digests, if not given. For assertions and JWS segld
+    /// has a key with rules that take them; the ceiling stays the token's alone
+    #[arg(long, value_enum)]
+    pub(crate) operation: Option<Operation>,
     /// Jobs that a session takes at once
     #[arg(long, default_value_t = 64)]
     pub(crate) pool_batch: u32,
@@ -83,9 +87,22 @@ impl SegldArguments {
         let spin = if self.spin == "0s" { String::new() } else { format!(", spin {}", self.spin) };
         let reactors = self.reactors.len().max(1);
         format!(
-            "{journal}, {io}, {reactors} reactor{}, {sessions} sessions{spin}",
+            "{}{journal}, {io}, {reactors} reactor{}, {sessions} sessions{spin}",
+            match self.operation {
+                Some(Operation::Assertion) => "assertions, ",
+                Some(Operation::Jws) => "JWS, ",
+                _ => "",
+            },
             if reactors == 1 { "" } else { "s" }
         )
+    }
+
+    /// What is asked for with this token's key.
+    fn operation(&self, token: &Token) -> Operation {
+        self.operation.unwrap_or(match token.payload() {
+            Payload::Digest => Operation::Digest,
+            Payload::Message => Operation::Message,
+        })
     }
 }
 
@@ -186,16 +203,13 @@ pub(crate) struct Load {
 }
 
 /// The one kind of request that a token's bench makes.
-pub(crate) fn plain_work(token: &Token, batch: usize) -> Result<Work> {
-    Work::new(vec![plain_task(token, Class::Login, 1)], batch)
+pub(crate) fn plain_work(token: &Token, arguments: &SegldArguments, batch: usize) -> Result<Work> {
+    Work::new(vec![plain_task(token, arguments, Class::Login, 1)], batch)
 }
 
 /// The same in a class and with a weight.
-pub(crate) fn plain_task(token: &Token, class: Class, weight: u64) -> Task {
-    let operation = match token.payload() {
-        Payload::Digest => Operation::Digest,
-        Payload::Message => Operation::Message,
-    };
+pub(crate) fn plain_task(token: &Token, arguments: &SegldArguments, class: Class, weight: u64) -> Task {
+    let operation = arguments.operation(token);
     Task { key: "bench".to_owned(), algorithm: token.key.algorithm(), operation, class, weight }
 }
 
@@ -215,6 +229,11 @@ fn configuration(
     };
     let io = if arguments.io == Io::Uring { "uring" } else { "epoll" };
     let (section, locator) = token.sections(arguments.sessions.unwrap_or_else(|| token.sessions()));
+    let (purpose, rules) = match arguments.operation(token) {
+        Operation::Digest | Operation::Message => ("digest", ""),
+        Operation::Assertion => ("assertion", documents::ASSERTION_RULES),
+        Operation::Jws => ("jws", documents::JWS_RULES),
+    };
     // What a token that makes no signatures gives would not pass a test.
     let checks = if token.kind.pretends() { "self_test = \"presence\"\nverify = \"off\"\n" } else { "" };
     format!(
@@ -260,7 +279,7 @@ level = "warn"
 {section}
 [[key]]
 name = "bench"
-purpose = "digest"
+purpose = "{purpose}"
 tokens = ["bench"]
 {locator}
 algorithms = ["{algorithm}"]
@@ -271,7 +290,7 @@ name = "bench"
 clients = [{{ san = "URI:spiffe://segl.example/bench" }}]
 [[tenant.grant]]
 key = "bench"
-"#,
+{rules}"#,
         reactors = arguments.reactors,
         connections = load.connections.max(1024),
         batch = load.batch.max(256),

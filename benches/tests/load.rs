@@ -2,7 +2,10 @@
 
 use std::process::{Command, Output};
 
-use segl_tests::site::{FIRST, P256, SECOND, Site, Token};
+use segl_tests::{
+    documents,
+    site::{FIRST, P256, SECOND, Site, Token},
+};
 
 fn load(site: &Site, tenant: &str, arguments: &[&str]) -> Output {
     let pki = site.dir.join("pki");
@@ -41,4 +44,21 @@ fn load_signs_verifies_and_tells_errors_by_its_exit_status() {
     let unknown = load(&site, SECOND, &["--sign", "seal-rsa=rsa-pss-sha256"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no key seal-rsa"));
+}
+
+#[test]
+fn load_has_assertions_and_jws_signed_by_keys_whose_rules_take_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::create(dir.path(), Token::Embedded, &[]).unwrap();
+    documents::add(&mut site).unwrap();
+    let _segld = site.start_segld().unwrap();
+    let assertions = format!("{}=ecdsa-p256-sha256", documents::LOGIN);
+    let tokens = format!("{}=ecdsa-p256-sha256", documents::TOKENS);
+    for (sign, operation, judged) in [(assertions, "assertion", "by xmlsec1"), (tokens, "jws", "verified")] {
+        let output = load(&site, FIRST, &["--sign", &sign, "--operation", operation, "--in-flight", "4"]);
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        assert!(output.status.success() && said.contains(judged), "{operation}: {said}");
+    }
+    let other = load(&site, FIRST, &["--sign", &format!("{P256}=ed25519"), "--operation", "assertion"]);
+    assert_eq!(other.status.code(), Some(2));
 }

@@ -39,7 +39,8 @@ pub const ECDSA_SHA256: &str = "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha
 /// SHA-256 in XML.
 pub const SHA256: &str = "http://www.w3.org/2001/04/xmlenc#sha256";
 
-const ASSERTION_RULES: &str = r#"[tenant.grant.assertion]
+/// Rules of a grant for assertions, which take [`person`] and [`company`].
+pub const ASSERTION_RULES: &str = r#"[tenant.grant.assertion]
 issuers = ["https://saml.nemlog-in.example"]
 audiences = ["https://sag.korsbaek.example", "https://selvbetjening.korsbaek.example"]
 validity_max = "1h"
@@ -63,7 +64,8 @@ friendly_names = [
 profile = "oiosaml3"
 "#;
 
-const JWS_RULES: &str = r#"[tenant.grant.jws]
+/// Rules of a grant for JWS, which take [`claims`].
+pub const JWS_RULES: &str = r#"[tenant.grant.jws]
 issuers = ["https://idp.example"]
 audiences = ["https://app.example/*"]
 lifetime_max = "10m"

@@ -113,7 +113,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let in_flight = if arguments.shape { 1024 } else { arguments.in_flight };
     let load = Load { connections: arguments.connections, in_flight, batch: arguments.batch };
     let segld = Segld::start(&token, &arguments.segld, load, &place.path().join("segld"), &programs)?;
-    let tasks = vec![plain_task(&token, Class::Login, LOGINS), plain_task(&token, Class::Signature, SIGNATURES)];
+    let task = |class, weight| plain_task(&token, &arguments.segld, class, weight);
+    let tasks = vec![task(Class::Login, LOGINS), task(Class::Signature, SIGNATURES)];
     let mut engine = Engine::connect(&segld.target()?, Work::new(tasks, arguments.batch)?, arguments.connections)?;
     let archive = (arguments.segld.journal == Switch::On).then(|| Archive::start(segld.journal.clone()));
     let signatures = ((MONTH as f64 * arguments.fraction) as u64).max(1);

@@ -35,6 +35,7 @@ use crate::{
 Examples:
   segl-bench ratio --token softhsm --key p256 --journal off --min-ratio 0.92
   segl-bench ratio --token softhsm --key rsa2048 --connections 64 --in-flight 1
+  segl-bench ratio --token softhsm --key rsa3072 --operation assertion --connections 64 --in-flight 1
   segl-bench ratio --token simulated --service-us 1000 --slots 32 --json simulated.json
   segl-bench ratio --token softhsm --rate 1000 --spin 50us      (open loop: what segld adds to a lonely request)
 
@@ -130,7 +131,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let settings = SegldArguments { sessions: Some(sessions), ..arguments.segld.clone() };
     let setting = settings.describe(sessions);
     let segld = Segld::start(&token, &settings, load, &place.path().join("segld"), &programs)?;
-    let work = plain_work(&token, arguments.batch)?;
+    let work = plain_work(&token, &arguments.segld, arguments.batch)?;
     let mut engine = Engine::connect(&segld.target()?, work, arguments.connections)?;
     let wakeup = wakeup::measure()?;
 

@@ -96,7 +96,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             };
             let dir = place.path().join(format!("segld-{round}-{done}"));
             let segld = Segld::start(&token, &settings, load, &dir, &programs)?;
-            let mut engine = Engine::connect(&segld.target()?, plain_work(&token, 1)?, arguments.connections)?;
+            let mut engine =
+                Engine::connect(&segld.target()?, plain_work(&token, &arguments.segld, 1)?, arguments.connections)?;
             for cell in group {
                 done += 1;
                 progress::show(&format!(

@@ -154,6 +154,7 @@ impl Engine {
         let mut events = Vec::with_capacity(256);
         let mut ready: Vec<(usize, bool)> = (0..self.connections.len()).map(|at| (at, true)).collect();
         loop {
+            self.work.renew();
             let mut now = self.now_ns();
             if window.is_none() && now >= window_ns {
                 seen.restart();
@@ -360,7 +361,8 @@ impl Engine {
                 seen.answered(now.saturating_sub(flight.since_ns), timings, good);
                 for (offset, signature) in kept {
                     let number = flight.number + offset;
-                    if verification.keeps(number, seen.samples.len()) {
+                    let operation = self.work.tasks[flight.task].operation;
+                    if verification.keeps(operation, number, seen.samples.len()) {
                         seen.samples.push(Sample { task: flight.task, number, signature });
                     }
                 }

@@ -12,6 +12,9 @@ use crate::key::payload;
 /// Most samples that are kept, so that a long run does not fill the memory.
 const KEPT_MAX: usize = 4_000_000;
 
+/// The same of documents, which are longer.
+const DOCUMENTS_MAX: usize = 20_000;
+
 /// One in so many of a sample.
 const ONE_IN: u64 = 64;
 
@@ -31,8 +34,12 @@ pub(crate) enum Verification {
 
 impl Verification {
     /// Whether a signature of this number is kept, when so many are.
-    pub(crate) fn keeps(self, number: u64, kept: usize) -> bool {
-        kept < KEPT_MAX
+    pub(crate) fn keeps(self, operation: Operation, number: u64, kept: usize) -> bool {
+        let most = match operation {
+            Operation::Digest | Operation::Message => KEPT_MAX,
+            Operation::Assertion | Operation::Jws => DOCUMENTS_MAX,
+        };
+        kept < most
             && match self {
                 Verification::All => true,
                 Verification::Sample => number.is_multiple_of(ONE_IN),
@@ -109,7 +116,10 @@ mod tests {
 
     #[test]
     fn a_sample_is_one_in_64_and_bounded() {
-        assert_eq!((0..6400).filter(|number| Verification::Sample.keeps(*number, 0)).count(), 100);
-        assert!(!Verification::All.keeps(0, KEPT_MAX) && !Verification::Off.keeps(0, 0));
+        let keeps = |number| Verification::Sample.keeps(Operation::Digest, number, 0);
+        assert_eq!((0..6400).filter(|number| keeps(*number)).count(), 100);
+        assert!(!Verification::All.keeps(Operation::Digest, 0, KEPT_MAX));
+        assert!(!Verification::All.keeps(Operation::Assertion, 0, DOCUMENTS_MAX));
+        assert!(!Verification::Off.keeps(Operation::Digest, 0, 0));
     }
 }

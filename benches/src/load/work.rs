@@ -1,13 +1,16 @@
 //! What is asked for: which operations with which keys, by which weight.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use clap::ValueEnum;
 use segl_hsm::Algorithm;
 use segl_tests::{Result, documents};
 use segl_wire::{
-    AssertionHow, BatchItem, Class, Context, EcdsaEncoding, Form, KeyInfo, Kind, Meta, Payload as WirePayload, Sign,
-    SignAssertion, SignBatch, SignJws, encode_frame,
+    AssertionHow, BatchItem, Capacity, Class, Context, EcdsaEncoding, Form, KeyInfo, Kind, Meta,
+    Payload as WirePayload, Sign, SignAssertion, SignBatch, SignJws, encode_frame,
 };
 use serde::Serialize;
 
@@ -19,6 +22,9 @@ use crate::{
 /// How long segld may take: so long that it is the measurement that ends a run, not a deadline.
 const TIMEOUT_MS: u32 = 30_000;
 
+/// After so long documents are issued anew: segld takes none that was issued long ago.
+const RENEW_AFTER: Duration = Duration::from_secs(5);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Operation {
@@ -26,9 +32,9 @@ pub(crate) enum Operation {
     Digest,
     /// A message of 32 bytes, hashed by segld's token
     Message,
-    /// A SAML assertion of 4 KiB
+    /// A SAML assertion of a citizen, 4 KiB in a Response, for a key whose rules take it (see ratio)
     Assertion,
-    /// A JSON Web Signature
+    /// A JSON Web Signature of a small id_token, for a key whose rules take it
     Jws,
 }
 
@@ -51,9 +57,10 @@ pub(crate) struct Work {
     /// Signatures a request asks for
     pub(crate) batch: usize,
     documents: Vec<Documents>,
+    issued: Instant,
 }
 
-/// Made once; an assertion is valid for longer than a run takes.
+/// Used for all requests until they are issued anew.
 #[derive(Clone, Debug, Default)]
 struct Documents {
     assertion: String,
@@ -68,20 +75,21 @@ impl Work {
         if batch > 1 && tasks.iter().any(|task| matches!(task.operation, Operation::Assertion | Operation::Jws)) {
             return Err("only digests and messages go in batches here".into());
         }
-        let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-        let documents = tasks.iter().map(|task| match task.operation {
-            Operation::Assertion => Documents { assertion: documents::person("_segl-bench"), ..Documents::default() },
-            Operation::Jws => Documents {
-                claims: format!(
-                    r#"{{"iss":"https://idp.example","aud":"https://app.example/a","sub":"bench","iat":{now_s},"exp":{}}}"#,
-                    now_s + 600
-                ),
-                ..Documents::default()
-            },
-            Operation::Digest | Operation::Message => Documents::default(),
-        });
-        let documents = documents.collect();
-        Ok(Work { tasks, batch, documents })
+        if let Some(task) =
+            tasks.iter().find(|it| it.operation == Operation::Assertion && it.signature_method().is_none())
+        {
+            return Err(format!("{} signs no assertions", task.algorithm.name()).into());
+        }
+        let documents = tasks.iter().map(|task| Documents::issue(task.operation)).collect();
+        Ok(Work { tasks, batch, documents, issued: Instant::now() })
+    }
+
+    /// Issues documents anew when they are some seconds old.
+    pub(crate) fn renew(&mut self) {
+        if self.issued.elapsed() > RENEW_AFTER {
+            self.documents = self.tasks.iter().map(|task| Documents::issue(task.operation)).collect();
+            self.issued = Instant::now();
+        }
     }
 
     /// Which task the request of this number is.
@@ -103,7 +111,10 @@ impl Work {
     /// Appends the frame of a request. Its signatures are over [`payload`]s from `number` on.
     pub(crate) fn encode(&self, task: usize, id: u64, number: u64, timings: bool, out: &mut Vec<u8>) {
         let (documents, task) = (&self.documents[task], &self.tasks[task]);
-        let meta = Meta { timeout_ms: TIMEOUT_MS, class: task.class, context: Context::default() };
+        // Which the assertion says too.
+        let capacity = (task.operation == Operation::Assertion).then_some(Capacity::Citizen);
+        let context = Context { capacity, ..Context::default() };
+        let meta = Meta { timeout_ms: TIMEOUT_MS, class: task.class, context };
         let (key, algorithm) = (Cow::Borrowed(task.key.as_str()), Cow::Borrowed(task.algorithm.name()));
         let encoding = EcdsaEncoding::Raw;
         let mut bytes = payload(number);
@@ -115,7 +126,7 @@ impl Work {
             Operation::Assertion => {
                 let how = AssertionHow {
                     key,
-                    signature_method: signature_method(task.algorithm).into(),
+                    signature_method: task.signature_method().expect("looked at when the work was made").into(),
                     digest_method: documents::SHA256.into(),
                     key_info: KeyInfo::None,
                     form: Form::Document,
@@ -157,13 +168,32 @@ impl Task {
     pub(crate) fn payload(&self) -> Payload {
         if self.operation == Operation::Digest { Payload::Digest } else { Payload::Message }
     }
+
+    /// URI of the algorithm in XML (XML-DSig §6.4, RFC 6931), of those that the bench's keys have.
+    fn signature_method(&self) -> Option<&'static str> {
+        match self.algorithm {
+            Algorithm::EcdsaP256Sha256 => Some(documents::ECDSA_SHA256),
+            Algorithm::RsaPkcs1Sha256 => Some(documents::RSA_SHA256),
+            _ => None,
+        }
+    }
 }
 
-/// URI of an algorithm in XML (XML-DSig §6.4, RFC 6931).
-fn signature_method(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::EcdsaP256Sha256 => documents::ECDSA_SHA256,
-        _ => documents::RSA_SHA256,
+impl Documents {
+    /// Now.
+    fn issue(operation: Operation) -> Documents {
+        match operation {
+            Operation::Assertion => Documents { assertion: documents::person("_segl-bench"), ..Documents::default() },
+            Operation::Jws => {
+                let now_s = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_secs();
+                let claims = format!(
+                    r#"{{"iss":"https://idp.example","aud":"https://app.example/a","sub":"bench","iat":{now_s},"exp":{}}}"#,
+                    now_s + 300
+                );
+                Documents { claims, ..Documents::default() }
+            }
+            Operation::Digest | Operation::Message => Documents::default(),
+        }
     }
 }
 
