@@ -43,6 +43,14 @@ fn a_caller_of_the_broker_gets_signed_assertions_and_jws_or_all_that_is_wrong() 
         assert_eq!(answer.status, 200, "{}", answer.text);
         documents::xmlsec1(answer.json["document"].as_str().unwrap().as_bytes(), &spki).unwrap();
     }
+    // The signature alone, and where it goes, counted in bytes.
+    let document = company("_h4");
+    let mut alone = body(&document, &cvr);
+    alone["form"] = "signature".into();
+    let answer = caller.post("/v1/assertions", &alone, &[]).unwrap();
+    let at = usize::try_from(answer.json["offset"].as_u64().unwrap_or_else(|| panic!("{}", answer.text))).unwrap();
+    let signature = answer.json["signature"].as_str().unwrap();
+    documents::xmlsec1([&document[..at], signature, &document[at..]].concat().as_bytes(), &spki).unwrap();
     let answer = caller.post("/v1/assertions", &body(&company("_h3"), &citizen), &[]).unwrap();
     assert_eq!((answer.status, &answer.json["code"]), (422, &"policy-violation".into()), "{}", answer.text);
     assert!(!answer.json["violations"].as_array().unwrap().is_empty(), "{}", answer.text);

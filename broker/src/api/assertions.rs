@@ -21,7 +21,7 @@ use super::{
 use crate::{
     callers::Operation,
     problem::{Code, Problem},
-    upstream::{Ask, Failure, Items, What},
+    upstream::{Ask, Failure, Items, SignedForm, What},
 };
 
 /// What is read here of a document to encrypt it: more than `segld` takes, so that a signature never makes a document
@@ -61,6 +61,9 @@ pub(super) struct AssertionRequest {
     /// Several, each with its own answer; at most as many as the broker's limit
     #[schema(min_items = 1)]
     items: Option<Vec<AssertionItem>>,
+    /// What comes back: all of the document, or the signature alone, to save the way back
+    #[serde(default)]
+    form: Form,
     /// Whether each is encrypted, once it is signed, for the service provider that its Audience names: with the methods
     /// of its metadata, which the broker is configured with
     #[serde(default)]
@@ -111,12 +114,37 @@ enum XmlKeyInfo {
     Chain,
 }
 
+/// What comes back of a signed assertion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Form {
+    /// The document with its signature
+    #[default]
+    Document,
+    /// `ds:Signature`, and where it goes
+    Signature,
+}
+
+/// A document with its signature, or the signature of one.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct SignedXml {
+    /// The document, byte for byte as it came, with `ds:Signature` right after the assertion's Issuer; when encryption
+    /// was asked for, with `saml:EncryptedAssertion` in the assertion's place
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<String>,
+    /// `ds:Signature` alone, when `form` asks for it
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
+    /// How many bytes of the document, in UTF-8, stand before that signature
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u32>,
+}
+
 /// A signed assertion.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct AssertionAnswer {
-    /// The document, byte for byte as it came, with `ds:Signature` right after the assertion's Issuer; when encryption
-    /// was asked for, with `saml:EncryptedAssertion` in the assertion's place
-    document: String,
+    #[serde(flatten)]
+    xml: SignedXml,
     /// Name of the key
     key: String,
     /// Which version of the key signed, if it has versions
@@ -132,8 +160,8 @@ pub(super) struct AssertionAnswer {
 /// One of several signed assertions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SignedDocument {
-    /// As in the answer to one
-    document: String,
+    #[serde(flatten)]
+    xml: SignedXml,
     /// Which version of the key signed, if it has versions
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
@@ -172,6 +200,9 @@ pub(super) async fn sign_assertion(State(broker): State<Arc<Broker>>, request: R
     let work = async |order: Order, mut asked: AssertionRequest| {
         types::name(&asked.signature_method, "#/signature_method")?;
         types::name(&asked.digest_method, "#/digest_method")?;
+        if asked.encrypt && asked.form == Form::Signature {
+            return Err(Problem::field(Code::BadInput, "#/form", "what is encrypted comes back as a document"));
+        }
         let encryption = Encryption(asked.encrypt.then(|| order.admitted.snapshot.clone()));
         match (asked.document.take(), asked.items.take()) {
             (Some(document), None) => {
@@ -213,17 +244,13 @@ struct Assertion {
 
 impl One for Assertion {
     fn what(&self) -> What<'_> {
-        What::Assertion {
-            document: self.document.as_bytes(),
-            digest_method: &self.asked.digest_method,
-            key_info: self.asked.key_info.to_wire(),
-        }
+        What::Assertion { document: self.document.as_bytes(), form: self.asked.form() }
     }
 
     async fn answer(&self, ask: &Ask, made: Made) -> Result<Bytes, Failure> {
-        let SignedDocument { document, version, timings } = self.encryption.apply(made).await?;
+        let SignedDocument { xml, version, timings } = self.encryption.apply(made).await?;
         let (key, reference) = (ask.key.clone(), ask.reference().to_owned());
-        Ok(to_json(&AssertionAnswer { document, key, version, reference, timings }))
+        Ok(to_json(&AssertionAnswer { xml, key, version, reference, timings }))
     }
 }
 
@@ -244,11 +271,7 @@ impl Many for Assertions {
             reference: item.reference.as_deref().map(Cow::Borrowed),
             capacity: *capacity,
         });
-        Items::Assertions {
-            items: items.collect(),
-            digest_method: &self.asked.digest_method,
-            key_info: self.asked.key_info.to_wire(),
-        }
+        Items::Assertions { items: items.collect(), form: self.asked.form() }
     }
 
     fn references(&self) -> impl Iterator<Item = Option<&str>> + Send {
@@ -282,7 +305,7 @@ impl Encryption {
     }
 
     async fn apply(&self, made: Made) -> Result<SignedDocument, Failure> {
-        let Made { mut bytes, version, timings } = made;
+        let Made { mut bytes, version, timings, offset } = made;
         if let Some(snapshot) = self.0.clone() {
             // The provider's RSA key takes up to a millisecond: too long for a thread that serves connections.
             let work = tokio::task::spawn_blocking(move || snapshot.providers.encrypt(&bytes, &LIMITS));
@@ -292,16 +315,28 @@ impl Encryption {
             bytes = work.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         }
         let unread = |_| Failure::unanswered(Code::UpstreamProtocol, "segld made no text of the document");
-        Ok(SignedDocument { document: String::from_utf8(bytes).map_err(unread)?, version, timings })
+        let text = Some(String::from_utf8(bytes).map_err(unread)?);
+        let xml = match offset {
+            None => SignedXml { document: text, signature: None, offset },
+            Some(_) => SignedXml { document: None, signature: text, offset },
+        };
+        Ok(SignedDocument { xml, version, timings })
     }
 }
 
-impl XmlKeyInfo {
-    fn to_wire(self) -> wire::KeyInfo {
-        match self {
-            XmlKeyInfo::None => wire::KeyInfo::None,
-            XmlKeyInfo::Leaf => wire::KeyInfo::Leaf,
-            XmlKeyInfo::Chain => wire::KeyInfo::Chain,
+impl AssertionRequest {
+    fn form(&self) -> SignedForm<'_> {
+        SignedForm {
+            digest_method: &self.digest_method,
+            key_info: match self.key_info {
+                XmlKeyInfo::None => wire::KeyInfo::None,
+                XmlKeyInfo::Leaf => wire::KeyInfo::Leaf,
+                XmlKeyInfo::Chain => wire::KeyInfo::Chain,
+            },
+            form: match self.form {
+                Form::Document => wire::Form::Document,
+                Form::Signature => wire::Form::Signature,
+            },
         }
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct Made {
     pub(super) bytes: Vec<u8>,
     pub(super) version: Option<String>,
     pub(super) timings: Option<types::Timings>,
+    /// Of a `ds:Signature` alone
+    pub(super) offset: Option<u32>,
 }
 
 /// A request that was read and may be asked.
@@ -248,7 +250,7 @@ impl Order {
 impl Job {
     fn made(&self, signature: Signature, tries: u32) -> Made {
         let timings = signature.timings.map(|timings| types::Timings::new(timings, self.began, tries));
-        Made { bytes: signature.bytes, version: signature.version, timings }
+        Made { bytes: signature.bytes, version: signature.version, timings, offset: signature.offset }
     }
 }
 

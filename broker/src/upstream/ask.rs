@@ -42,8 +42,8 @@ impl Ask {
                 let (payload, encoding) = (payload.clone(), self.encoding);
                 segld.sign(&wire::Sign { meta, key, algorithm, payload, encoding, timings }).await
             }
-            What::Assertion { document, digest_method, key_info } => {
-                let how = self.how(digest_method, *key_info);
+            What::Assertion { document, form } => {
+                let how = self.how(form);
                 let document = Cow::Borrowed(*document);
                 segld.sign_assertion(&wire::SignAssertion { meta, how, document }).await
             }
@@ -69,21 +69,21 @@ impl Ask {
                 let (items, encoding) = (open.iter().map(|at| items[*at].clone()).collect(), self.encoding);
                 segld.sign_batch(&wire::SignBatch { meta, key, algorithm, encoding, timings, items }).await
             }
-            Items::Assertions { items, digest_method, key_info } => {
+            Items::Assertions { items, form } => {
                 let items = open.iter().map(|at| items[*at].clone()).collect();
-                let how = self.how(digest_method, *key_info);
+                let how = self.how(form);
                 segld.sign_assertion_batch(&wire::SignAssertionBatch { meta, how, items }).await
             }
         }
     }
 
-    fn how<'a>(&'a self, digest_method: &'a str, key_info: wire::KeyInfo) -> wire::AssertionHow<'a> {
+    fn how<'a>(&'a self, signed: &SignedForm<'a>) -> wire::AssertionHow<'a> {
         wire::AssertionHow {
             key: Cow::Borrowed(&self.key),
             signature_method: Cow::Borrowed(&self.algorithm),
-            digest_method: Cow::Borrowed(digest_method),
-            key_info,
-            form: wire::Form::Document,
+            digest_method: Cow::Borrowed(signed.digest_method),
+            key_info: signed.key_info,
+            form: signed.form,
             timings: self.timings,
         }
     }
@@ -108,10 +108,8 @@ pub enum What<'a> {
     Assertion {
         /// XML
         document: &'a [u8],
-        /// URI
-        digest_method: &'a str,
-        /// What the signature says of the key
-        key_info: wire::KeyInfo,
+        /// Of its signature
+        form: SignedForm<'a>,
     },
     /// A JWS; the ask's algorithm is its `alg`
     Jws {
@@ -133,11 +131,20 @@ pub enum Items<'a> {
     Assertions {
         /// Each with what is its own
         items: Vec<wire::AssertionItem<'a>>,
-        /// URI
-        digest_method: &'a str,
-        /// What the signatures say of the key
-        key_info: wire::KeyInfo,
+        /// Of their signatures
+        form: SignedForm<'a>,
     },
+}
+
+/// What an assertion's signature is like, beside its algorithm.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedForm<'a> {
+    /// URI
+    pub digest_method: &'a str,
+    /// What the signature says of the key
+    pub key_info: wire::KeyInfo,
+    /// What comes back
+    pub form: wire::Form,
 }
 
 impl Items<'_> {

@@ -73,7 +73,7 @@ impl Segld for Client {
         Box::pin(async {
             let signed = self.client.sign_jws(request).await.map_err(Failure::from)?;
             let version = signed.version.map(|version| version.into_owned());
-            Ok(Signature { bytes: signed.compact.into_owned(), timings: signed.timings, version })
+            Ok(Signature { bytes: signed.compact.into_owned(), timings: signed.timings, version, offset: None })
         })
     }
 
@@ -106,14 +106,14 @@ impl Segld for Client {
 
 impl From<client::Signature> for Signature {
     fn from(signature: client::Signature) -> Self {
-        Self { bytes: signature.bytes, timings: signature.timings, version: signature.version }
+        Self { bytes: signature.bytes, timings: signature.timings, version: signature.version, offset: None }
     }
 }
 
 impl From<wire::SignedAssertion<'_>> for Signature {
     fn from(signed: wire::SignedAssertion<'_>) -> Self {
         let version = signed.version.map(|version| version.into_owned());
-        Self { bytes: signed.xml.into_owned(), timings: signed.timings, version }
+        Self { bytes: signed.xml.into_owned(), timings: signed.timings, version, offset: signed.offset }
     }
 }
 

@@ -7,7 +7,7 @@ mod segld;
 pub(crate) mod simulated;
 mod tenant;
 
-pub use ask::{Ask, Items, Outcome, What};
+pub use ask::{Ask, Items, Outcome, SignedForm, What};
 pub use client::Client;
 pub use segld::{Answer, Failure, Segld, Signature, Wait};
 pub use tenant::{Member, SeenKey, Tenant};

@@ -60,6 +60,8 @@ pub struct Signature {
     pub timings: Option<wire::Timings>,
     /// Which version of the key signed, if it has versions
     pub version: Option<String>,
+    /// Of a `ds:Signature` alone: at which byte of the document it goes
+    pub offset: Option<u32>,
 }
 
 /// No signature, and what that means.

@@ -112,7 +112,9 @@ impl SimulatedSegld {
             }
             Some(Deed::FailItems(items, failure)) => items.iter().for_each(|at| answers[*at] = Err(failure.clone())),
             Some(Deed::FailEach(failures)) => answers = failures.into_iter().map(Err).collect(),
-            Some(Deed::Make(bytes)) => answers = vec![Ok(Signature { bytes, timings: None, version: None })],
+            Some(Deed::Make(bytes)) => {
+                answers = vec![Ok(Signature { bytes, timings: None, version: None, offset: None })]
+            }
             Some(Deed::Hold(until)) => until.notified().await,
             Some(Deed::Never) => std::future::pending().await,
         }
@@ -124,7 +126,7 @@ impl SimulatedSegld {
 pub(crate) fn signature(payload: &wire::Payload<'_>) -> Signature {
     let (wire::Payload::Digest(bytes) | wire::Payload::Message(bytes)) = payload;
     let timings = Some(wire::Timings { queue_us: 1, token_us: 2 });
-    Signature { bytes: [b"signed:", &bytes[..]].concat(), timings, version: None }
+    Signature { bytes: [b"signed:", &bytes[..]].concat(), timings, version: None, offset: None }
 }
 
 /// A key that can sign.
@@ -192,7 +194,9 @@ impl Segld for SimulatedSegld {
     }
 
     fn sign_assertion<'a>(&'a self, request: &'a wire::SignAssertion<'a>) -> Answer<'a, Signature> {
-        self.document(&request.how.key, &request.meta, &request.document)
+        let signed = self.document(&request.how.key, &request.meta, &request.document);
+        let offset = (request.how.form == wire::Form::Signature).then_some(0);
+        Box::pin(async move { Ok(Signature { offset, ..signed.await? }) })
     }
 
     fn sign_jws<'a>(&'a self, request: &'a wire::SignJws<'a>) -> Answer<'a, Signature> {

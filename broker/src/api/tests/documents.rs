@@ -21,6 +21,21 @@ async fn an_assertion_goes_to_segld_as_it_came_and_comes_back_as_text() {
 }
 
 #[tokio::test]
+async fn the_signature_alone_comes_back_with_its_place_unless_it_is_to_be_encrypted() {
+    let setup = setup().await;
+    let body = |more: serde_json::Value| {
+        let mut body = json!({ "key": "a-key", "signature_method": "urn:x", "form": "signature" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let got = setup.post("/v1/assertions", body(json!({ "document": "<a/>" }))).await;
+    assert_eq!((got.status, &got.body["signature"]), (200, &"signed:<a/>".into()), "{}", got.body);
+    assert_eq!((&got.body["offset"], &got.body["document"]), (&0.into(), &serde_json::Value::Null));
+    let encrypt = body(json!({ "document": "<a/>", "encrypt": true }));
+    setup.post("/v1/assertions", encrypt).await.is_problem(Code::BadInput).points_at("#/form");
+}
+
+#[tokio::test]
 async fn the_claims_of_a_jws_are_signed_byte_for_byte() {
     let setup = setup().await;
     let body = r#"{"key":"a-key","algorithm":"ES256","payload":{ "b" : 1.0,"a":"\u00e6" },"header":{"typ":"JWT"}}"#;
