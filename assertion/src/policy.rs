@@ -72,8 +72,8 @@ pub struct AssertionPolicy {
     pub assurance_levels: Vec<String>,
     /// Whether the request's "acting as" must agree with the assertion
     pub capacity: CapacityRule,
-    /// Whether somebody who acts for a company may have rights for others, and for parts of companies (which do not say
-    /// of which), in the same assertion
+    /// Whether somebody who acts for a company may have rights for others, represent others, and have rights for parts
+    /// of companies (which do not say of which), in the same assertion
     pub other_companies: bool,
     /// The profile that is demanded beside all this
     pub profile: Option<Profile>,

@@ -188,6 +188,28 @@ fn every_violation_is_told_at_once_with_its_place_and_without_the_value() {
 }
 
 #[test]
+fn what_the_policy_asks_for_is_there() {
+    let without = |name: &str| {
+        let mut payload = claims();
+        payload.as_object_mut().unwrap().remove(name);
+        broken(ask(&json!({"typ": "JWT"}), &payload, &policy(), Capacity::Citizen))
+    };
+    for (name, rule) in [("iss", "claim-iss"), ("aud", "claim-aud"), ("exp", "claim-exp"), ("sub", "claim-required")] {
+        assert_eq!(without(name), [(rule, format!("/payload/{name}"))]);
+    }
+    assert_eq!(without("iat"), []);
+    let untyped = ask(&json!({}), &claims(), &policy(), Capacity::Citizen);
+    assert_eq!(broken(untyped), [("header-typ", "/header/typ".to_owned())]);
+    for aud in [json!(""), json!([]), json!(["https://sp.example/a", 1]), json!({}), json!("https://other.example/a")] {
+        let mut payload = claims();
+        payload["aud"] = aud;
+        let rules = broken(ask(&json!({"typ": "JWT"}), &payload, &policy(), Capacity::Citizen));
+        assert_eq!(rules.len(), 1, "{payload}: {rules:?}");
+        assert_eq!(rules[0].0, "claim-aud");
+    }
+}
+
+#[test]
 fn a_token_lives_as_long_as_the_policy_says_and_no_longer() {
     for (exp, iat, good) in [
         (json!(NOW + 600), json!(NOW), true),
@@ -287,6 +309,7 @@ fn an_sd_jwt_is_signed_when_its_digests_are_as_the_standard_says() {
     assert_eq!(told(JwsPolicy { types: Vec::new(), ..policy.clone() }, json!({})), 4);
     for (name, value, rule) in [
         ("vct", json!("urn:other"), "claim-value"),
+        ("vct", json!(""), "sd-jwt-vct"),
         ("_sd_alg", json!("md5"), "sd-jwt-alg"),
         ("_sd_alg", json!("sha-512"), "sd-jwt-digest"),
         ("_sd", json!("AAAA"), "sd-jwt-digest"),

@@ -29,6 +29,14 @@ fn no_name_passes_that_some_reader_takes_for_another() {
     }
     let twin = attribute("https://data.gov.dk/model/core/eid/professional/CVR", "", "87654321").replace("saml:", "");
     assert_eq!(broken(COMPANY, "</AttributeStatement>", &twin), ["attribute-not-allowed"]);
+    // One attribute's FriendlyName is another's Name.
+    let email = format!("{CORE}eid/email");
+    let friendly =
+        PERSON.replacen(&format!("Name=\"{email}\""), &format!("Name=\"{email}\" FriendlyName=\"email\""), 1);
+    let short = AssertionPolicy { allowed_attributes: texts(&["email"]), ..policy() };
+    let both = friendly.replacen(END, &attribute("email", "", "eve@evil.example"), 1);
+    assert_eq!(violations(&short, &friendly, Some(Capacity::Citizen)), []);
+    assert_eq!(rules(&violations(&short, &both, Some(Capacity::Citizen))), ["attribute-twice"]);
     // Without a profile nothing is allowed but what is listed.
     let bare = AssertionPolicy { profile: None, ..policy() };
     let told = violations(&bare, PERSON, Some(Capacity::Citizen));
@@ -143,6 +151,21 @@ fn a_list_of_privileges_has_nothing_that_a_reader_could_take_for_another_scope()
     ] {
         assert_eq!(ask(&refused), ["privileges"], "{refused}");
     }
+}
+
+#[test]
+fn nobody_who_acts_for_one_company_may_represent_another() {
+    let name = format!("{CORE}eid/professional/authorizedToRepresent");
+    let end = "</AttributeStatement>";
+    let with = |value: &str| attribute(&name, "", value).replace("saml:", "");
+    let two = with("12345678</AttributeValue><AttributeValue>87654321");
+    assert_eq!(broken(COMPANY, end, &with(CVR)), [""; 0]);
+    for value in [with("87654321"), with(""), with(" 12345678"), two] {
+        assert_eq!(broken(COMPANY, end, &value), ["capacity"], "{value}");
+    }
+    let others = AssertionPolicy { other_companies: true, ..policy() };
+    let document = COMPANY.replacen(end, &with("87654321"), 1);
+    assert_eq!(violations(&others, &document, Some(Capacity::Company(CVR))), []);
 }
 
 #[test]

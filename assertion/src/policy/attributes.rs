@@ -118,20 +118,19 @@ fn is_its_friendly_name(checked: &Checked<'_>, name: &str, friendly: &str) -> bo
     friendly == last || allowed.into_iter().any(|(_, allowed)| allowed == friendly)
 }
 
-/// No Name, and no FriendlyName, twice: readers disagree on which one counts.
+/// No Name or FriendlyName that is another attribute's: readers disagree on which one counts.
 fn check_twins(attributes: &Attributes<'_>, violations: &mut Violations) {
-    let keys = || attributes.iter().enumerate();
-    let names = keys().map(|(index, (name, _))| (name, index)).collect::<Vec<_>>();
-    let friendly_names = keys().filter_map(|(index, (_, attribute))| Some((attribute.friendly_name()?, index)));
-    for mut keys in [names, friendly_names.collect()] {
-        keys.sort_unstable();
-        let same = keys.windows(2).filter(|pair| pair[0].0 == pair[1].0);
-        let mut twins: Vec<usize> = same.map(|pair| pair[1].1).collect();
-        twins.sort_unstable();
-        for twin in twins {
-            let text = "no two attributes have the same name: readers disagree on which one counts";
-            violations.add("attribute-twice", || attributes.0[twin].1.xpath(), text);
-        }
+    let all = || attributes.iter().enumerate();
+    let names = all().map(|(index, (name, _))| (name, index));
+    let friendly_names = all().filter_map(|(index, (_, attribute))| Some((attribute.friendly_name()?, index)));
+    let mut keys: Vec<(&str, usize)> = names.chain(friendly_names).collect();
+    keys.sort_unstable();
+    let same = keys.windows(2).filter(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1);
+    let mut twins: Vec<usize> = same.map(|pair| pair[1].1).collect();
+    twins.sort_unstable();
+    for twin in twins {
+        let text = "no two attributes have the same name: readers disagree on which one counts";
+        violations.add("attribute-twice", || attributes.0[twin].1.xpath(), text);
     }
 }
 

@@ -13,6 +13,9 @@ const PROFESSIONAL: &str = "eid/professional/";
 const PERSON: &str = "eid/person/";
 pub(super) const CVR: &str = "eid/professional/cvr";
 
+/// The CVR numbers of companies that the professional may represent as a whole.
+const AUTHORISED: &str = "eid/professional/authorizedToRepresent";
+
 /// The prefix of the attributes' names in OIOSAML 2, and of those that say something of a company.
 const OLD_PREFIX: &str = "dk:gov:saml:attribute:";
 const OLD_CVR: &str = "dk:gov:saml:attribute:CvrNumberIdentifier";
@@ -58,6 +61,15 @@ fn check_company(checked: &Checked<'_>, cvr: &str, violations: &mut Violations) 
         let text =
             "the assertion gives rights for the company that the request acts for, and for no other or part of one";
         violations.add(RULE, || checked.privileges_xpath(), text);
+    }
+    if !checked.policy.other_companies {
+        let authorised = checked.attributes.iter().filter(|(name, _)| name.strip_prefix(CORE) == Some(AUTHORISED));
+        for (_, attribute) in authorised {
+            if !attribute.values().all(|value| value.text() == Some(cvr)) {
+                let text = "nobody may represent another company than the one that the request acts for";
+                violations.add(RULE, || attribute.xpath(), text);
+            }
+        }
     }
     let Some(name_id) = checked.assertion.subject().and_then(|subject| subject.name_id()) else { return };
     let professional = checked.attributes.iter().any(|(name, _)| is_professional(name));

@@ -160,9 +160,24 @@ fn who_says_it_of_whom_and_to_whom_is_what_the_policy_allows() {
     }
     let subject = &PERSON[PERSON.find("<saml:Subject>").unwrap()..PERSON.find("<saml:Conditions").unwrap()];
     assert_eq!(broken(PERSON, subject, ""), ["subject"]);
-    let statement =
-        &PERSON[PERSON.find("<saml:AuthnStatement").unwrap()..PERSON.find("<saml:AttributeStatement").unwrap()];
+    let between = |from: &str, to: &str| {
+        let start = PERSON.find(from).unwrap();
+        &PERSON[start..start + PERSON[start..].find(to).unwrap() + to.len()]
+    };
+    let statement = between("<saml:AuthnStatement", "</saml:AuthnStatement>");
     assert_eq!(broken(PERSON, statement, ""), ["authn-statement"]);
+    let statement = between("<saml:AttributeStatement", "</saml:AttributeStatement>");
+    assert!(broken(PERSON, statement, "").contains(&"attribute-statement"));
+    let name_id = between("<saml:NameID", "</saml:NameID>");
+    assert_eq!(broken(PERSON, name_id, ""), ["name-id"]);
+    let empty = format!("<saml:NameID Format=\"{PERSISTENT}\"/>");
+    assert_eq!(broken(PERSON, name_id, &empty), ["name-id", "oiosaml3-name-id"]);
+    let confirmation = between("<saml:SubjectConfirmation ", "</saml:SubjectConfirmation>");
+    assert_eq!(broken(PERSON, confirmation, ""), ["confirmation", "oiosaml3-bearer"]);
+    let data = between("<saml:SubjectConfirmationData", "/>");
+    assert_eq!(broken(PERSON, data, ""), ["recipient", "confirmation-data"]);
+    let recipient = " Recipient=\"https://selvbetjening.korsbaek.example/saml/acs\"";
+    assert_eq!(broken(PERSON, recipient, ""), ["recipient", "oiosaml3-bearer"]);
 }
 
 #[test]

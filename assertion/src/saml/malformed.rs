@@ -102,7 +102,8 @@ rules! {
     Missing = "missing",
     /// An assertion that is not of SAML 2.0
     Version = "version",
-    /// An `xsi:type` that is none of the known, or whose prefix is not declared by the Assertion itself
+    /// An `xsi:type` that is none of the known, or whose prefix is not declared by the Assertion itself, or whose value is
+    /// written in a way that readers of the type read differently
     Type = "type",
     /// A prefix in content, whose meaning no signature of exclusive canonical XML protects
     PrefixInContent = "prefix-in-content",

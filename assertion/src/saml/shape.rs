@@ -15,6 +15,7 @@ mod foreign;
 use super::{
     Limits, Malformed, Rule,
     characters::{is_ncname, is_space},
+    instant::unix_ms,
     tree::{Kind, Namespace, Node, NodeId, Spelling, Tree},
 };
 
@@ -54,10 +55,25 @@ const OUTSIDE_MAX: usize = 256;
 
 const XML_SCHEMA: &str = "http://www.w3.org/2001/XMLSchema";
 
-/// Types of XML Schema that values may have. QName and NOTATION are left out for good: their values are names with
-/// prefixes.
-const TYPES: [&str; 9] =
-    ["string", "anyType", "anyURI", "boolean", "integer", "int", "date", "dateTime", "base64Binary"];
+/// Types of XML Schema that values may have, and whether a value is written as every reader reads it: some read numbers
+/// as numbers, and tell others without the zeros before them. QName and NOTATION are left out for good: their values are
+/// names with prefixes.
+const TYPES: [(&str, fn(&str) -> bool); 9] = [
+    ("string", |_| true),
+    ("anyType", |_| true),
+    ("anyURI", |_| true),
+    ("boolean", |text| matches!(text, "true" | "false")),
+    ("integer", is_canonical_integer),
+    ("int", is_canonical_integer),
+    ("date", |text| unix_ms(&format!("{text}T00:00:00Z")).is_some()),
+    ("dateTime", |text| unix_ms(text).is_some()),
+    ("base64Binary", |_| true),
+];
+
+fn is_canonical_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    text == "0" || digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0') && !digits.is_empty()
+}
 
 /// What an element of the assertion's namespace may hold.
 struct Shape {
@@ -349,14 +365,24 @@ impl<'t, 'a> Checker<'t, 'a> {
                     let text = "the prefix of an xsi:type is not declared on the Assertion: declare it there";
                     return self.fail(Rule::Type, id, text);
                 };
-                let known = match tree.node(id).name.local() {
+                let fits = match tree.node(id).name.local() {
                     "SubjectConfirmationData" => {
-                        declaration.namespace == Namespace::SAML && local == "KeyInfoConfirmationDataType"
+                        let known = declaration.namespace == Namespace::SAML && local == "KeyInfoConfirmationDataType";
+                        known.then_some(true)
                     }
-                    _ => tree.namespace(declaration.namespace) == XML_SCHEMA && TYPES.contains(&local),
+                    _ if tree.namespace(declaration.namespace) != XML_SCHEMA => None,
+                    _ => TYPES.iter().find(|(name, _)| *name == local).map(|(_, fits)| self.has_text(id, *fits)),
                 };
-                if !known {
-                    return self.fail(Rule::Type, id, "this xsi:type is none that is taken here");
+                match fits {
+                    Some(true) => {}
+                    Some(false) => {
+                        return self.fail(
+                            Rule::Type,
+                            id,
+                            "the value is not written as every reader of its type reads it",
+                        );
+                    }
+                    None => return self.fail(Rule::Type, id, "this xsi:type is none that is taken here"),
                 }
                 if !self.content_prefixes.contains(&prefix) {
                     self.content_prefixes.push(prefix);
@@ -372,6 +398,12 @@ impl<'t, 'a> Checker<'t, 'a> {
 
     fn first_element(&self, id: NodeId) -> Option<NodeId> {
         self.tree.children(id).find(|child| self.tree.node(*child).kind == Kind::Element)
+    }
+
+    /// Whether it is made of elements, or its one run of characters fits.
+    fn has_text(&self, id: NodeId, fits: impl Fn(&str) -> bool) -> bool {
+        let text = self.tree.children(id).next().map_or("", |child| self.tree.text(self.tree.node(child).text));
+        self.first_element(id).is_some() || fits(text)
     }
 
     /// At most one run of characters, and nothing else.
