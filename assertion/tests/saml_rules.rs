@@ -65,6 +65,18 @@ const SMALL: &str = "<saml:Assertion xmlns:saml=\"urn:oasis:names:tc:SAML:2.0:as
 /// Where its Subject ends.
 const SUBJECT: &str = "</saml:Subject>";
 
+/// The key of somebody who confirms by it.
+const KEY_INFO: &str = "<KeyInfo xmlns=\"http://www.w3.org/2000/09/xmldsig#\"><X509Data><X509SKI>AA==</X509SKI>\
+    </X509Data></KeyInfo>";
+
+/// A confirmation with this in its data, and the end of its Subject.
+fn confirmed(data: &str) -> String {
+    format!(
+        "<saml:SubjectConfirmation Method=\"m\"><saml:SubjectConfirmationData>{data}</saml:SubjectConfirmationData>\
+         </saml:SubjectConfirmation>{SUBJECT}"
+    )
+}
+
 /// With one thing in the place of another: the rule that is broken, or none.
 fn broken(from: &str, to: &str) -> Option<Rule> {
     assert!(SMALL.contains(from), "{from}");
@@ -75,6 +87,7 @@ fn broken(from: &str, to: &str) -> Option<Rule> {
 fn what_is_harmless_is_taken() {
     assert_eq!(parse(SMALL), Ok(()));
     for (from, to) in [
+        (SUBJECT, &*confirmed(KEY_INFO)),
         ("<saml:Subject>", "<!-- between elements --><saml:Subject>"),
         ("<saml:Subject>", "\r\n\t<saml:Subject>"),
         (">value<", ">caf&#xE9; &amp; <"),
@@ -86,6 +99,13 @@ fn what_is_harmless_is_taken() {
         ("xsi:type=\"xs:string\"", "xmlns:xs=\"http://www.w3.org/2001/XMLSchema\" xsi:type=\"xs:string\""),
         ("<saml:Assertion ", "\u{FEFF}<?xml version='1.0' encoding='utf-8'?>\n<!-- c --><saml:Assertion "),
         (">name<", ">Ægir \u{1D11E}<"),
+        ("xs:string\">value", "xs:integer\">-12"),
+        ("xs:string\">value", "xs:int\">0"),
+        ("xs:string\">value", "xs:boolean\">true"),
+        ("xs:string\">value", "xs:date\">2026-11-21"),
+        ("xs:string\">value", "xs:dateTime\">2026-11-21T10:00:00Z"),
+        ("xs:string\">value", "xs:base64Binary\">AAEC"),
+        ("xs:string\">value<", "xs:anyType\"><p:x xmlns:p=\"urn:p\"/><"),
     ] {
         assert_eq!(broken(from, to), None, "{to}");
     }
@@ -109,6 +129,20 @@ fn every_rule_of_xml_is_kept() {
         (Rule::Encoding, "<saml:Assertion ", "<?xml version='1.0' encoding='ISO-8859-1'?><saml:Assertion "),
         (Rule::Syntax, "<saml:Assertion ", "<?xml version='1.1'?><saml:Assertion "),
         (Rule::Syntax, "<saml:Assertion ", "<?xml encoding='utf-8'?><saml:Assertion "),
+        (Rule::Syntax, "<saml:Assertion ", "<?xml ?><saml:Assertion "),
+        (Rule::Syntax, "<saml:Assertion ", "<?xml version='1.0' other='x'?><saml:Assertion "),
+        (Rule::Syntax, "<saml:Assertion ", "<?xml version='1.0'encoding='utf-8'?><saml:Assertion "),
+        (Rule::Syntax, "<saml:Assertion ", "<?xml version='1.0' standalone='maybe'?><saml:Assertion "),
+        (Rule::Syntax, "<saml:Assertion ", "<?xml version='1.0><saml:Assertion "),
+        (Rule::Syntax, "<saml:Assertion ", "text<saml:Assertion "),
+        (Rule::Syntax, "<saml:Subject>", "<![INCLUDE[x]]><saml:Subject>"),
+        (Rule::Syntax, "</saml:Subject>", "</saml:Subject x>"),
+        (Rule::Syntax, ">name<", "><![CDATA[name<"),
+        (Rule::Syntax, "<saml:Subject>", "<!-- <saml:Subject>"),
+        (Rule::Syntax, "<saml:Subject>", "<saml:Subject a='"),
+        (Rule::Syntax, "<saml:Subject>", "<saml:a:b/><saml:Subject>"),
+        (Rule::Syntax, "<saml:Subject>", "<1/><saml:Subject>"),
+        (Rule::Syntax, "<saml:Subject>", "<:a/><saml:Subject>"),
         (Rule::ProcessingInstruction, "<saml:Assertion ", " <?xml version='1.0'?><saml:Assertion "),
         (Rule::Syntax, "</saml:Subject>", "</saml2:Subject>"),
         (Rule::Syntax, "</saml:Assertion>", ""),
@@ -122,6 +156,7 @@ fn every_rule_of_xml_is_kept() {
         (Rule::Syntax, "ID=\"_1\"", "ID=_1"),
         (Rule::Syntax, "ID=\"_1\"", "ID"),
         (Rule::DuplicateAttribute, "ID=\"_1\"", "ID=\"_1\" ID=\"_2\""),
+        (Rule::DuplicateAttribute, " ID", " xmlns:p=\"urn:p\" xmlns:p=\"urn:p\" ID"),
         (Rule::DuplicateAttribute, " Name=\"a\"", " Name=\"a\" xmlns:p=\"urn:p\" xmlns:q=\"urn:p\" p:a=\"\" q:a=\"\""),
         (Rule::NamespaceUndeclared, "<saml:Subject>", "<p:x/><saml:Subject>"),
         (Rule::NamespaceUndeclared, " Name=\"a\"", " Name=\"a\" p:a=\"\""),
@@ -135,6 +170,9 @@ fn every_rule_of_xml_is_kept() {
         (Rule::NamespaceName, " ID", " xmlns:p=\"urn:a \" ID"),
     ] {
         assert_eq!(broken(from, to), Some(rule), "{to}");
+    }
+    for document in ["", " ", "<!-- c -->", "<a", "<a b", "<a b='c'", "<a b='c", "<a>", "<a><b></a>"] {
+        assert_eq!(parse(document).unwrap_err().rule, Rule::Syntax, "{document}");
     }
     let refused = Document::parse(&[b"<a>", &[0xC3][..], b"</a>"].concat(), &Limits::default()).unwrap_err();
     assert_eq!((refused.rule, refused.offset), (Rule::Encoding, 3));
@@ -151,6 +189,8 @@ fn what_readers_would_disagree_about_is_refused() {
         (Rule::BrokenText, ">value<", ">val<![CDATA[ue]]><"),
         (Rule::BrokenText, ">value<", "><!-- --><p:x xmlns:p=\"urn:p\"/><"),
         (Rule::BrokenText, ">value<", "><p:x xmlns:p=\"urn:p\">a<!-- -->b</p:x><"),
+        (Rule::BrokenText, ">value<", "><!-- --><saml:NameID>x</saml:NameID><"),
+        (Rule::BrokenText, ">value<", "><p:x xmlns:p=\"urn:p\"><p:y><![CDATA[a]]></p:y></p:x><"),
         (Rule::UnexpectedText, ">value<", ">text<p:x xmlns:p=\"urn:p\"/><"),
         (Rule::UnexpectedText, "<saml:Subject>", "text<saml:Subject>"),
         (Rule::UnexpectedText, "<saml:Subject>", "<![CDATA[ ]]><saml:Subject>"),
@@ -170,6 +210,17 @@ fn what_readers_would_disagree_about_is_refused() {
         (Rule::Type, "xs:string", "xsd:string"),
         (Rule::Type, "xs:string", " xs:string"),
         (Rule::Type, "xs:string", "xs:QName"),
+        (Rule::Type, "xs:string\">value", "xs:integer\">012345678"),
+        (Rule::Type, "xs:string\">value", "xs:integer\">12_345_678"),
+        (Rule::Type, "xs:string\">value", "xs:int\">+1"),
+        (Rule::Type, "xs:string\">value", "xs:int\">-0"),
+        (Rule::Type, "xs:string\">value", "xs:int\"> 1"),
+        (Rule::Type, "xs:string\">value", "xs:int\">"),
+        (Rule::Type, "xs:string\">value", "xs:boolean\">1"),
+        (Rule::Type, "xs:string\">value", "xs:boolean\">TRUE"),
+        (Rule::Type, "xs:string\">value", "xs:date\">2026-02-30"),
+        (Rule::Type, "xs:string\">value", "xs:date\">2026-11-21Z"),
+        (Rule::Type, "xs:string\">value", "xs:dateTime\">2026-11-21T10:00:00"),
         (Rule::Version, "\"2.0\"", "\"1.1\""),
         (Rule::Missing, "ID=\"_1\"", ""),
         (Rule::Missing, "<saml:Issuer>issuer</saml:Issuer>", ""),
@@ -177,6 +228,11 @@ fn what_readers_would_disagree_about_is_refused() {
         (Rule::UnexpectedAttribute, "<saml:Conditions>", "<saml:Conditions xsi:type=\"xs:string\">"),
         (Rule::UnexpectedElement, "<saml:Subject>", "<saml:Issuer>other</saml:Issuer><saml:Subject>"),
         (Rule::UnexpectedElement, "<saml:Subject>", "<saml:Advice/><saml:Subject>"),
+        (
+            Rule::UnexpectedElement,
+            "<saml:AttributeStatement>",
+            "<saml:AuthzDecisionStatement/><saml:AttributeStatement>",
+        ),
         (Rule::UnexpectedElement, "<saml:Subject>", "<p:Subject xmlns:p=\"urn:p\"/><saml:Subject>"),
         (Rule::UnexpectedElement, "<saml:Conditions>", "<saml:Subject/><saml:Conditions>"),
         (Rule::UnexpectedElement, ">value<", "><saml:Audience>sp</saml:Audience><"),
@@ -215,6 +271,12 @@ fn what_readers_would_disagree_about_is_refused() {
             SUBJECT,
             "<saml:SubjectConfirmation Method=\"m\"><saml:SubjectConfirmationData><KeyInfo xmlns=\"http://www.w3.org/2000/09/xmldsig#\"><RetrievalMethod URI=\"http://evil.example\"/></KeyInfo></saml:SubjectConfirmationData></saml:SubjectConfirmation></saml:Subject>",
         ),
+        (Rule::UnexpectedElement, SUBJECT, &confirmed(&KEY_INFO.replace("X509SKI", "saml:Issuer"))),
+        (Rule::UnexpectedElement, SUBJECT, &confirmed("<KeyInfo xmlns=\"urn:x\"/>")),
+        (Rule::TooManyElements, SUBJECT, &confirmed(&KEY_INFO.repeat(2))),
+        (Rule::UnexpectedAttribute, SUBJECT, &confirmed(&KEY_INFO.replacen("X509SKI", "X509SKI a=\"\"", 1))),
+        (Rule::UnexpectedText, SUBJECT, &confirmed(&KEY_INFO.replace("<X509SKI>", "text<X509SKI>"))),
+        (Rule::BrokenText, SUBJECT, &confirmed(&KEY_INFO.replace("AA==", "A<!-- -->A=="))),
         (Rule::UnexpectedElement, ">value<", "><AttributeStatement xmlns=\"urn:x\"/><"),
         (Rule::UnexpectedElement, ">value<", "><p:x xmlns:p=\"urn:p\"><p:NameIdentifier/></p:x><"),
         (Rule::PrefixInContent, ">value<", "><x:T xmlns:x=\"urn:x\" xmlns:q=\"urn:good\">q:admin</x:T><"),
@@ -247,6 +309,11 @@ fn limits_come_before_meaning() {
     let all_attributes = format!("<a>{}</a>", "<b c='' d='' e=''/>".repeat(1000));
     let all_namespaces = format!("<a>{}</a>", "<b xmlns='urn:a'/>".repeat(1000));
     let names: String = (0..100).map(|number| format!("<b xmlns='urn:{number}'/>")).collect();
+    let ids: String = (0..40).map(|number| format!("<x xmlns=\"urn:x\" ID=\"_x{number}\"/>")).collect();
+    let response = |content: &str| {
+        format!("<p:Response xmlns:p=\"urn:oasis:names:tc:SAML:2.0:protocol\">{SMALL}{content}</p:Response>")
+    };
+    let values = format!(">{}<", "<x xmlns=\"urn:x\"/>".repeat(300));
     for (rule, document) in [
         (Rule::TooLong, " ".repeat(300_000)),
         (Rule::TooDeep, deep[..250_000].to_owned()),
@@ -258,6 +325,10 @@ fn limits_come_before_meaning() {
         (Rule::TooManyNamespaces, format!("<a>{names}</a>")),
         (Rule::NameTooLong, format!("<{}/>", "a".repeat(300))),
         (Rule::Id, SMALL.replace("_1", &"a".repeat(300))),
+        (Rule::Id, SMALL.replace(">value<", &format!(">{ids}<"))),
+        (Rule::TooManyNodes, response(&"<p:x/>".repeat(300))),
+        (Rule::TooManyNodes, SMALL.replace("<saml:Conditions>", &("<!-- -->".repeat(600) + "<saml:Conditions>"))),
+        (Rule::TooManyNodes, SMALL.replace(">value<", &values)),
     ] {
         assert_eq!(parse(&document).unwrap_err().rule, rule);
     }
@@ -360,6 +431,10 @@ fn signature_wrapping_is_refused_in_all_its_shapes() {
     ] {
         assert_eq!(parse(&unsigned).unwrap_err().rule, Rule::SeveralAssertions, "{unsigned}");
     }
+    // Whom it is from is said once.
+    let issuer = "<saml:Issuer xmlns:saml=\"urn:oasis:names:tc:SAML:2.0:assertion\">a</saml:Issuer>";
+    assert_eq!(parse(&response(&(issuer.to_owned() + SMALL))), Ok(()));
+    assert_eq!(parse(&response(&(issuer.repeat(2) + SMALL))).unwrap_err().rule, Rule::UnexpectedElement);
     let hidden = response(&extensions(SMALL));
     assert_eq!(parse(&hidden).unwrap_err().rule, Rule::NoAssertion);
     assert_eq!(parse("<Response/>").unwrap_err().rule, Rule::NoAssertion);

@@ -1,7 +1,5 @@
 //! A signed assertion, encrypted: xmlsec1 decrypts and verifies it, and a service provider (python3-saml) takes it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use segl_assertion::{
     encrypt::{ContentMethod, Defaults, KeyTransport, Provider, Providers},
@@ -10,43 +8,19 @@ use segl_assertion::{
 };
 use serde_json::json;
 
-use crate::tools::{Key, folder, pem, python, run, xmlsec1};
+use crate::tools::{COMPANY, Key, PERSON, folder, issued_now, pem, python, run, xmlsec1};
 
-const PERSON: &str = include_str!("../samples/person.xml");
-const COMPANY: &str = include_str!("../samples/company.xml");
 const AUDIENCE: &str = "https://selvbetjening.korsbaek.example";
 
 /// A sample as if it were issued now, signed by a key of its own.
 fn signed(sample: &str) -> (Key, Vec<u8>) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let mut fresh = sample.to_owned();
-    for (old, age_s) in [
-        ("2026-11-21T10:15:30.123Z", 0),
-        ("2026-11-21T10:15:29.871Z", 0),
-        ("2026-11-21T10:20:30.123Z", 300),
-        ("2026-11-21T11:15:30.123Z", 3600),
-    ] {
-        fresh = fresh.replace(old, &instant(now + age_s));
-    }
+    let fresh = issued_now(sample);
     let key = Key::for_algorithm(JwsAlgorithm::Es256);
     let document = Document::parse(fresh.as_bytes(), &Limits::default()).unwrap();
     let key_info = KeyInfo::x509(&[&key.certificate]);
     let prepared = document.prepare(SignatureMethod::EcdsaSha256, DigestMethod::Sha256, &key_info);
     let signature = key.sign(JwsAlgorithm::Es256, prepared.signed_info());
     (key, prepared.finish(&signature))
-}
-
-/// `xs:dateTime` of a second since 1970 (Howard Hinnant's days_from_civil, backwards).
-fn instant(unix_s: u64) -> String {
-    let (days, second) = (unix_s / 86_400 + 719_468, unix_s % 86_400);
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * march + 2) / 5 + 1;
-    let (month, next) = if march < 10 { (march + 3, 0) } else { (march - 9, 1) };
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", year_of_era + era * 400 + next)
 }
 
 fn providers(provider: &Key, audience: &str, content: ContentMethod, transport: KeyTransport) -> Providers {

@@ -13,7 +13,9 @@ use crate::tools::{Key, folder, python, run};
 fn a_library_in_python_reads_the_same_keys_from_jwks_and_key_descriptors_as_from_der() {
     let mut keys = Vec::new();
     let mut asked = Vec::new();
-    for algorithm in [JwsAlgorithm::Ps256, JwsAlgorithm::Es256, JwsAlgorithm::Es384, JwsAlgorithm::EdDsa] {
+    for algorithm in
+        [JwsAlgorithm::Ps256, JwsAlgorithm::Es256, JwsAlgorithm::Es384, JwsAlgorithm::Es512, JwsAlgorithm::EdDsa]
+    {
         let key = Key::for_algorithm(algorithm);
         let certificates = [&key.certificate];
         let jwk = Jwk::new(&key.spki, &certificates, Some(algorithm), None).unwrap();
@@ -28,5 +30,5 @@ fn a_library_in_python_reads_the_same_keys_from_jwks_and_key_descriptors_as_from
     }
     let question = json!({"jwks": jwks(&keys), "keys": asked});
     let said = run(python().arg(folder().join("published.py")), question.to_string().as_bytes()).unwrap();
-    assert_eq!(said.trim(), "4 keys agree");
+    assert_eq!(said.trim(), "5 keys agree");
 }
