@@ -13,7 +13,7 @@ use segl_wire::{
 
 use crate::room::{DIGEST, Room, connect, journal, spki};
 
-const KEYS: [(&str, &str); 2] = [(LOGIN, ECDSA_SHA256), (LOGIN_RSA, RSA_SHA256)];
+pub(crate) const KEYS: [(&str, &str); 2] = [(LOGIN, ECDSA_SHA256), (LOGIN_RSA, RSA_SHA256)];
 
 fn room(token: Token) -> Room {
     Room::open(token, |site| documents::add(site).unwrap())
@@ -24,7 +24,7 @@ fn meta(capacity: Capacity) -> Meta<'static> {
     Meta { context, ..sign_request("", "", &[]).meta }
 }
 
-fn citizen() -> Meta<'static> {
+pub(crate) fn citizen() -> Meta<'static> {
     meta(Capacity::Citizen)
 }
 
@@ -32,7 +32,7 @@ fn for_company() -> Capacity {
     Capacity::Company(Cvr::new(CVR).unwrap())
 }
 
-fn how((key, method): (&'static str, &'static str), form: Form) -> AssertionHow<'static> {
+pub(crate) fn how((key, method): (&'static str, &'static str), form: Form) -> AssertionHow<'static> {
     AssertionHow {
         key: key.into(),
         signature_method: method.into(),
@@ -57,7 +57,7 @@ fn asks<'m, T, M: Message<'m>>(
     }
 }
 
-fn sign_assertion(
+pub(crate) fn sign_assertion(
     conversation: &mut Conversation,
     how: AssertionHow<'static>,
     meta: Meta<'static>,

@@ -21,6 +21,7 @@ mod monitoring;
 mod python;
 mod reload;
 mod rollover;
+mod rollover_documents;
 mod room;
 mod service;
 mod systemd;
