@@ -58,7 +58,7 @@ const XML_SCHEMA: &str = "http://www.w3.org/2001/XMLSchema";
 /// Types of XML Schema that values may have, and whether a value is written as every reader reads it: some read numbers
 /// as numbers, and tell others without the zeros before them. QName and NOTATION are left out for good: their values are
 /// names with prefixes.
-const TYPES: [(&str, fn(&str) -> bool); 9] = [
+const TYPES: [(&str, Fits); 9] = [
     ("string", |_| true),
     ("anyType", |_| true),
     ("anyURI", |_| true),
@@ -69,6 +69,9 @@ const TYPES: [(&str, fn(&str) -> bool); 9] = [
     ("dateTime", |text| unix_ms(text).is_some()),
     ("base64Binary", |_| true),
 ];
+
+/// Whether a text is written so.
+type Fits = fn(&str) -> bool;
 
 fn is_canonical_integer(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
