@@ -18,6 +18,7 @@ mod job;
 #[cfg(any(test, feature = "simulator"))]
 pub mod simulator;
 mod snapshot;
+mod times;
 
 pub use attempt::{Attempt, Attempts, Discard, Fate};
 pub use clock::Clock;
@@ -25,3 +26,4 @@ pub use config::{Config, Rules, RulesError, ThreadRole, TokenSetup};
 pub use driver::{Inbox, Observer, Pool, Progress, Stopped};
 pub use job::{Class, Completion, Failure, Job, RouteId, TokenSet, Work};
 pub use snapshot::{Counters, QueueSnapshot, RungCounters, Snapshot, TokenSnapshot, TokenState};
+pub use times::Times;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use segl_hsm::Error;
 
-use crate::{Class, TokenSet};
+use crate::{Class, Times, TokenSet};
 
 /// The pool at one moment.
 #[derive(Clone, Debug)]
@@ -47,8 +47,12 @@ pub struct TokenSnapshot {
     pub sessions_cap: u16,
     /// The latest error of any call to it
     pub last_error: Option<Error>,
+    /// When that was, on the pool's clock
+    pub last_error_ns: u64,
     /// Moving average of the time of a signature, all keys together; 0 before the first
     pub service_ewma_ns: u64,
+    /// How long each signature took that it made
+    pub times: Times,
     /// Signing calls that returned
     pub calls: u64,
     /// Of these, the ones that failed
@@ -96,11 +100,26 @@ pub enum TokenState {
     Wedged,
     /// It failed, and only an operator can change that: [`crate::Pool::refresh`] tries again
     NeedsOperator,
-    /// It was taken out
-    Left,
+    /// It was taken out: what it has is finished, and its sessions are closed
+    Draining,
+    /// It was taken out, and nobody is inside it
+    Drained,
 }
 
 impl TokenState {
+    /// All there are.
+    pub const ALL: [TokenState; 9] = [
+        TokenState::Opening,
+        TokenState::LoggingIn,
+        TokenState::Probation,
+        TokenState::Ready,
+        TokenState::Away,
+        TokenState::Wedged,
+        TokenState::NeedsOperator,
+        TokenState::Draining,
+        TokenState::Drained,
+    ];
+
     /// The name used in metrics and by the operator's commands.
     pub const fn name(self) -> &'static str {
         match self {
@@ -111,7 +130,8 @@ impl TokenState {
             TokenState::Away => "away",
             TokenState::Wedged => "wedged",
             TokenState::NeedsOperator => "needs-operator",
-            TokenState::Left => "left",
+            TokenState::Draining => "draining",
+            TokenState::Drained => "drained",
         }
     }
 }

@@ -115,7 +115,7 @@ pub(super) fn refresh(shared: &Shared) {
         gauge!("segl_sessions", "token" => name.clone(), "state" => "busy").set(f64::from(token.sessions_busy));
         gauge!("segl_sessions", "token" => name.clone(), "state" => "cap").set(f64::from(token.sessions_cap));
         gauge!("segl_token_ready", "token" => name.clone()).set(flag(token.state == TokenState::Ready));
-        for state in TOKEN_STATES {
+        for state in TokenState::ALL {
             let is_it = flag(token.state == state);
             gauge!("segl_token_state", "token" => name.clone(), "state" => state.name()).set(is_it);
         }
@@ -216,17 +216,6 @@ impl Shown {
         *last = Some(self);
     }
 }
-
-const TOKEN_STATES: [TokenState; 8] = [
-    TokenState::Opening,
-    TokenState::LoggingIn,
-    TokenState::Probation,
-    TokenState::Ready,
-    TokenState::Away,
-    TokenState::Wedged,
-    TokenState::NeedsOperator,
-    TokenState::Left,
-];
 
 fn flag(set: bool) -> f64 {
     if set { 1.0 } else { 0.0 }

@@ -113,7 +113,9 @@ impl Inner {
     /// are being tried at this moment, since that may be with what was there before.
     fn wake_tokens(&self) {
         let pool = self.shared.desk.pool_snapshot();
-        let signs = |state| matches!(state, TokenState::Ready | TokenState::Probation | TokenState::Left);
+        let signs = |state| {
+            matches!(state, TokenState::Ready | TokenState::Probation | TokenState::Draining | TokenState::Drained)
+        };
         let others = (0u16..).zip(&pool.tokens).filter(|(_, token)| !signs(token.state));
         others.for_each(|(token, _)| self.shared.desk.refresh(token));
     }

@@ -126,6 +126,12 @@ pub enum Event<P> {
         /// Its index
         token: u16,
     },
+    /// Begin the token's module anew, for an operator who knows that it helps. Where there is an
+    /// [`super::Core::obstacle`], nothing is done
+    Reinitialise {
+        /// Its index
+        token: u16,
+    },
     /// The table that [`Job::route`] points into. Entries beyond its end stay; jobs that wait keep their set
     Routes(Vec<TokenSet>),
     /// Take no more jobs; finish those that are here

@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{Rules, TokenSet, TokenSnapshot};
 
+pub use self::module::Obstacle;
 pub(super) use self::{batch::Taken, stuck::GivenUp};
 
 /// All tokens and sessions.
@@ -150,7 +151,9 @@ impl Fleet {
                 sessions_busy: token.count(State::Busy),
                 sessions_cap: token.cap,
                 last_error: token.last_error.clone(),
+                last_error_ns: token.last_error_ns,
                 service_ewma_ns: token.service.ns(),
+                times: token.times.clone(),
                 calls: token.calls,
                 errors: token.errors,
                 sessions_lost: token.rungs.session_replaced,

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use segl_hsm::{Error, Kind, ModuleId, Retry, Signature, Signed};
 
+pub use self::fleet::Obstacle;
 pub use event::{Action, Alarm, Call, CallId, CallResult, Event, Generation, SessionId};
 
 use self::{
@@ -178,6 +179,11 @@ impl<P: Clone> Core<P> {
         self.routes.get(route.0 as usize).is_some_and(|tokens| self.sessions_of(*tokens) > 0)
     }
 
+    /// What stands in the way of [`Event::Reinitialise`].
+    pub fn obstacle(&self, token: u16) -> Option<Obstacle> {
+        self.fleet.obstacle(token)
+    }
+
     /// The state of everything.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -255,6 +261,7 @@ impl<P: Clone> Core<P> {
             Event::Join { token } => self.fleet.join(now_ns, token, out),
             Event::Leave { token } => self.fleet.leave(now_ns, token, out),
             Event::Refresh { token } => self.fleet.refresh(now_ns, token, out),
+            Event::Reinitialise { token } => self.fleet.reinitialise(now_ns, token, out),
             Event::Routes(routes) => {
                 self.routes.resize(self.routes.len().max(routes.len()), TokenSet::EMPTY);
                 let all: TokenSet = (0..self.tokens()).collect();
@@ -307,7 +314,9 @@ impl<P: Clone> Core<P> {
             CallResult::Signed(signature) => {
                 self.costs.learn(entry.cost_row, token, token_ns);
                 if entry.job.work == Work::Sign {
-                    self.fleet.tokens[usize::from(token)].service.learn(token_ns);
+                    let of = &mut self.fleet.tokens[usize::from(token)];
+                    of.service.learn(token_ns);
+                    of.times.count(token_ns);
                     if own {
                         self.fleet.signed(session);
                     }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Completion, Config, Job, RouteId, Snapshot, ThreadRole, TokenSet, TokenSetup,
     clock::as_ns,
-    core::{Alarm, Core, Event, SessionId, TokenSpec},
+    core::{Alarm, Core, Event, Obstacle, SessionId, TokenSpec},
 };
 
 /// Where completions go.
@@ -189,6 +189,24 @@ impl Pool {
     pub fn join(&self, token: u16) {
         self.shared.check_token(token);
         self.shared.tell([Event::Join { token }]);
+    }
+
+    /// Begins the token's module anew (C_Finalize, C_Initialize): the calls inside it are waited for, and all of its
+    /// tokens log in again and are on probation.
+    ///
+    /// # Errors
+    /// What stands in the way; then nothing is done.
+    ///
+    /// # Panics
+    /// When there is no such token.
+    pub fn reinitialise(&self, token: u16) -> Result<(), Obstacle> {
+        self.shared.check_token(token);
+        // Core looks again: what comes about meanwhile is no worse than what would have a moment later.
+        if let Some(obstacle) = self.shared.lock().core.obstacle(token) {
+            return Err(obstacle);
+        }
+        self.shared.tell([Event::Reinitialise { token }]);
+        Ok(())
     }
 
     /// The state of everything.

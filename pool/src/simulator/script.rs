@@ -104,6 +104,9 @@ pub(super) enum What {
     Refresh {
         token: u16,
     },
+    Reinitialise {
+        token: u16,
+    },
     /// A vouching without cause, for the probation so many before the latest
     Vouch {
         token: u16,
@@ -284,13 +287,14 @@ impl Script {
         let tokens = self.tokens.len() as u64;
         for _ in 0..draw.below(8) {
             let token = draw.below(tokens) as u16;
-            match draw.below(6) {
+            match draw.below(7) {
                 0 | 1 => {
                     self.at(draw, What::Leave { token });
                     self.at(draw, What::Join { token });
                 }
                 2 | 3 => self.at(draw, What::Refresh { token }),
-                4 => {
+                4 => self.at(draw, What::Reinitialise { token }),
+                5 => {
                     let (ok, back) = (draw.percent(30), draw.below(2));
                     self.at(draw, What::Vouch { token, back, ok });
                 }

@@ -292,6 +292,12 @@ impl World {
             What::Join { token } => self.tell(vec![Event::Join { token }]),
             What::Leave { token } => self.tell(vec![Event::Leave { token }]),
             What::Refresh { token } => self.tell(vec![Event::Refresh { token }]),
+            What::Reinitialise { token } => {
+                if self.core.obstacle(token).is_none() {
+                    self.watch.operator_wants_it_anew(token);
+                }
+                self.tell(vec![Event::Reinitialise { token }]);
+            }
             What::Vouch { token, back, ok } => {
                 let round = self.core.snapshot().tokens[usize::from(token)].rungs.probations.saturating_sub(back);
                 self.tell(vec![Event::Vouch { token, round, ok }]);

@@ -18,7 +18,7 @@ impl Fleet {
         let session = &mut self.sessions[usize::from(id.0)];
         let index = session.token;
         let token = &mut self.tokens[usize::from(index)];
-        token.last_error = Some(error.clone());
+        token.note(now_ns, error.clone());
         let Verdict { fault, rung, .. } = error.verdict();
         if error.kind() == Kind::WrongSignature {
             // Whatever generation it was in: it is the token that computes wrongly.
@@ -56,10 +56,10 @@ impl Fleet {
         let Some((index, outdated)) = self.stray(id, generation) else { return };
         let token = &mut self.tokens[usize::from(index)];
         if error.kind() == Kind::WrongSignature {
-            token.last_error = Some(error.clone());
+            token.note(now_ns, error.clone());
             self.take_out(now_ns, index, error, out);
         } else if matches!(error.verdict().rung, Rung::Token | Rung::Module) && token.signs() && !outdated {
-            token.last_error = Some(error.clone());
+            token.note(now_ns, error.clone());
             self.rebuild(now_ns, index, error, out);
         }
     }
@@ -99,7 +99,7 @@ impl Fleet {
         // One more than the token gives costs none of those that sign, whatever it says; if it is gone, they will
         // hear for themselves.
         if counted && taken > token.count(State::Stuck) || signs {
-            token.last_error = Some(error);
+            token.note(now_ns, error);
             token.cap = token.cap.min(taken.max(1));
             // Told once it is known how many there are, and not again each time more were asked for in vain.
             if token.count(State::Opening) == 0 && token.cap != token.cap_told {
@@ -129,7 +129,7 @@ impl Fleet {
             self.give_up_generation(now_ns, index, out);
         }
         let token = &mut self.tokens[usize::from(index)];
-        token.last_error = Some(error.clone());
+        token.note(now_ns, error.clone());
         // What was tried before the operator spoke says nothing of what is there now: it is tried once more.
         if rung == Rung::Operator && std::mem::take(&mut token.refresh) {
             token.retry_ns = now_ns;

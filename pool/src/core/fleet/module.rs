@@ -38,6 +38,19 @@ enum Phase {
     Hung,
 }
 
+/// What stands in the way of a module's being begun anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The token was taken out, or waits for its operator: it has no thread that would do it
+    NotInUse,
+    /// Other tokens of the module sign, and would all have to begin anew with it
+    OthersSign(TokenSet),
+    /// A call is stuck inside the module: unless it returns, only a restart of the process helps
+    Stuck,
+    /// It is being done already
+    UnderWay,
+}
+
 impl Module {
     pub(super) fn new(id: ModuleId) -> Self {
         Module { id, tokens: TokenSet::EMPTY, phase: Phase::Calm, tries: 0, retry_ns: 0, wedged: false }
@@ -82,9 +95,34 @@ impl Fleet {
         if self.is_somebody_stuck_in(place) {
             return self.wedge(place, out);
         }
-        let tokens = module.tokens;
+        self.clear(now_ns, place, out);
+    }
+
+    /// Why an operator's word does not begin the token's module anew.
+    pub(in crate::core) fn obstacle(&self, index: u16) -> Option<Obstacle> {
+        let token = &self.tokens[usize::from(index)];
+        let module = &self.modules[token.module];
+        let others = || module.tokens.without(TokenSet::only(index)).iter().filter(|&other| self.is_healthy(other));
+        match module.phase {
+            _ if token.standing != Standing::In || token.sessions.is_empty() => Some(Obstacle::NotInUse),
+            _ if self.is_somebody_stuck_in(token.module) => Some(Obstacle::Stuck),
+            Phase::Calm => others().next().map(|_| Obstacle::OthersSign(others().collect())),
+            Phase::Clearing | Phase::Running | Phase::Hung => Some(Obstacle::UnderWay),
+        }
+    }
+
+    /// An operator wants the token's module begun anew, whatever speaks for it.
+    pub(in crate::core) fn reinitialise<P>(&mut self, now_ns: u64, index: u16, out: &mut Vec<Action<P>>) {
+        if self.obstacle(index).is_none() {
+            let place = self.tokens[usize::from(index)].module;
+            self.clear(now_ns, place, out);
+            self.tend(now_ns, index, out);
+        }
+    }
+
+    fn clear<P>(&mut self, now_ns: u64, place: usize, out: &mut Vec<Action<P>>) {
         self.modules[place].phase = Phase::Clearing;
-        for token in tokens.iter() {
+        for token in self.modules[place].tokens.iter() {
             self.give_up_generation(now_ns, token, out);
         }
     }

@@ -36,7 +36,9 @@ impl Fleet {
             let pause_ns = self.dice.pause_ns(token.refusals, self.backoff_ns.start, self.backoff_ns.end);
             token.retry_ns = now_ns.saturating_add(pause_ns);
             let error = Error::of(Kind::Other, "self-test", "nobody vouches for the token");
-            token.last_error.get_or_insert_with(|| error.clone());
+            if token.last_error.is_none() {
+                token.note(now_ns, error.clone());
+            }
             self.give_up_generation(now_ns, index, out);
             self.away_unless_signing(index, error, out);
         }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 use segl_hsm::Error;
 
 use crate::{
-    RungCounters, TokenState,
+    RungCounters, Times, TokenState,
     core::{CallId, Generation, SessionId, TokenSpec, costs::Ewma},
 };
 
@@ -54,7 +54,9 @@ pub(in crate::core) struct Token {
     /// Threads given up and not back
     pub(super) strays: u16,
     pub(super) last_error: Option<Error>,
+    pub(super) last_error_ns: u64,
     pub(in crate::core) service: Ewma,
+    pub(in crate::core) times: Times,
     pub(in crate::core) calls: u64,
     pub(in crate::core) errors: u64,
     pub(super) rungs: RungCounters,
@@ -170,12 +172,18 @@ impl Token {
             idle: VecDeque::with_capacity(sessions.len()),
             strays: 0,
             last_error: None,
+            last_error_ns: 0,
             service: Ewma::default(),
+            times: Times::default(),
             calls: 0,
             errors: 0,
             rungs: RungCounters::default(),
             sessions,
         }
+    }
+
+    pub(super) fn note(&mut self, now_ns: u64, error: Error) {
+        (self.last_error, self.last_error_ns) = (Some(error), now_ns);
     }
 
     pub(super) fn count(&self, state: State) -> u16 {
@@ -213,7 +221,8 @@ impl Token {
 
     pub(super) fn state(&self, wedged: bool) -> TokenState {
         match self.standing {
-            Standing::Out => TokenState::Left,
+            Standing::Out if self.taken() > 0 || self.strays > 0 => TokenState::Draining,
+            Standing::Out => TokenState::Drained,
             Standing::NeedsOperator => TokenState::NeedsOperator,
             Standing::In if self.is_on_probation() => TokenState::Probation,
             Standing::In if self.away && wedged => TokenState::Wedged,

@@ -122,7 +122,7 @@ impl Fleet {
         }
         let spoilt = session.spoilt.take();
         let token = &mut self.tokens[usize::from(index)];
-        token.last_error = Some(stuck_error());
+        token.note(now_ns, stuck_error());
         let replaced = token.strays < self.stuck_threads_max;
         if replaced {
             token.strays += 1;

@@ -113,7 +113,7 @@ fn a_word_for_a_token_that_is_not_on_probation_changes_nothing() {
     assert_eq!((state(&scene, 0), scene.closes.len()), (TokenState::Ready, 0));
     scene.step(Event::Leave { token: 0 });
     scene.vouch(0, true);
-    assert_eq!(state(&scene, 0), TokenState::Left);
+    assert_eq!(state(&scene, 0), TokenState::Draining);
 }
 
 #[test]

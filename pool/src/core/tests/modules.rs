@@ -4,8 +4,8 @@ use segl_hsm::{Error, Kind, ModuleId};
 
 use super::{SECOND, job, scene::Scene};
 use crate::{
-    Job, Rules, TokenState,
-    core::{Alarm, Event, TokenSpec},
+    Job, Rules, TokenSet, TokenState,
+    core::{Alarm, Event, Obstacle, TokenSpec},
 };
 
 fn absent() -> Error {
@@ -90,6 +90,39 @@ fn no_module_is_begun_anew_while_another_token_of_it_signs() {
     scene.answer_closes();
     fail_opens(&mut scene, 9);
     assert_eq!(scene.reinitialises.len(), 1);
+}
+
+#[test]
+fn an_operator_has_a_module_begun_anew_and_what_its_token_has_is_finished_first() {
+    let mut scene = Scene::ready(Rules::default(), &[1]);
+    scene.submit([job(1), job(2)]);
+    scene.step(Event::Reinitialise { token: 0 });
+    assert!(scene.reinitialises.is_empty(), "a call is inside");
+    assert_eq!(scene.core.obstacle(0), Some(Obstacle::UnderWay));
+    scene.sign_batch();
+    scene.answer_closes();
+    let (module, session, generation) = scene.reinitialises.pop_front().unwrap();
+    scene.step(Event::Reinitialised { module, session, generation, result: Ok(()) });
+    scene.submit([job(3)]);
+    scene.answer_all_well();
+    scene.sign_all();
+    assert_eq!(scene.take_done(), [(1, Ok(())), (2, Ok(())), (3, Ok(()))]);
+    assert_eq!(scene.core.snapshot().tokens[0].rungs.module_reinitialised, 1);
+}
+
+#[test]
+fn an_operator_s_word_begins_no_module_anew_that_others_sign_with_or_whose_token_is_out() {
+    let mut scene = scene(&[7, 7]);
+    scene.step(Event::Join { token: 0 });
+    scene.step(Event::Join { token: 1 });
+    scene.answer_all_well();
+    assert_eq!(scene.core.obstacle(0), Some(Obstacle::OthersSign(TokenSet::only(1))));
+    scene.step(Event::Reinitialise { token: 0 });
+    scene.step(Event::Leave { token: 1 });
+    scene.answer_closes();
+    assert_eq!((scene.core.obstacle(0), scene.core.obstacle(1)), (None, Some(Obstacle::NotInUse)));
+    scene.step(Event::Reinitialise { token: 1 });
+    assert!(scene.reinitialises.is_empty());
 }
 
 #[test]

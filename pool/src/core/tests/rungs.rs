@@ -23,7 +23,7 @@ fn state(scene: &Scene, token: usize) -> TokenState {
 #[test]
 fn one_session_opens_and_logs_in_before_the_others_are_opened_for_those_who_wait() {
     let mut scene = Scene::new(Rules::default(), &[3]);
-    assert_eq!(state(&scene, 0), TokenState::Left);
+    assert_eq!(state(&scene, 0), TokenState::Drained);
     scene.step(Event::Join { token: 0 });
     scene.submit((0..3).map(job));
     assert_eq!((scene.opens.len(), state(&scene, 0)), (1, TokenState::Opening));
@@ -479,8 +479,9 @@ fn a_token_that_leaves_finishes_what_it_has_and_the_other_takes_the_rest() {
     scene.step(Event::Leave { token: 0 });
     scene.sign_all();
     assert_eq!(scene.take_done().len(), 5);
-    assert_eq!((state(&scene, 0), scene.closes.len()), (TokenState::Left, 1));
+    assert_eq!((state(&scene, 0), scene.closes.len()), (TokenState::Draining, 1));
     scene.answer_all_well();
+    assert_eq!(state(&scene, 0), TokenState::Drained);
     scene.step(Event::Leave { token: 1 });
     scene.answer_all_well();
     assert_eq!(scene.core.sessions_out(), 0);

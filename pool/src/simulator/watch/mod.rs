@@ -197,6 +197,7 @@ impl Watch {
                     seen.refusals = 0;
                 }
             }
+            Event::Reinitialise { .. } => {}
             Event::Routes(routes) => {
                 for (index, &tokens) in routes.iter().enumerate() {
                     self.script.routes[index] = tokens;

@@ -73,6 +73,8 @@ pub(in crate::simulator) struct TokenSeen {
     cap: Option<(usize, u64)>,
     /// Opens, logins and calls that failed so that the token, or more, is to be rebuilt, since it last signed
     failures: u32,
+    /// An operator wants its module begun anew, and nothing stood in the way
+    wanted_anew: bool,
 }
 
 impl PlaceSeen {
@@ -223,9 +225,21 @@ impl Watch {
     }
 
     pub(super) fn reinitialised(&mut self, id: SessionId, generation: Generation, ok: bool) {
-        if self.settles(id, generation, Standing::Reinitialising, Standing::Closed) && ok {
-            self.token_of(id).failures = 0;
+        if self.settles(id, generation, Standing::Reinitialising, Standing::Closed) {
+            let token = self.place(id).token;
+            let module = self.script.tokens[usize::from(token)].module;
+            for (token, plan) in self.tokens.iter_mut().zip(&self.script.tokens) {
+                token.wanted_anew &= plan.module != module;
+            }
+            if ok {
+                self.token_of(id).failures = 0;
+            }
         }
+    }
+
+    /// The module has earned it by an operator's word.
+    pub(in crate::simulator) fn operator_wants_it_anew(&mut self, token: u16) {
+        self.tokens[usize::from(token)].wanted_anew = true;
     }
 
     pub(super) fn gone(&mut self, id: SessionId, generation: Generation) {
@@ -410,7 +424,7 @@ impl Watch {
         for index in 0..self.tokens.len() {
             if self.script.tokens[index].module == module {
                 let token = &self.tokens[index];
-                earned |= token.failures >= self.script.rules.module_after;
+                earned |= token.failures >= self.script.rules.module_after || token.wanted_anew;
                 let ghosts = token.ghosts.clone();
                 self.check(ghosts.is_empty(), promise::REINITIALISE, || {
                     format!("module {module} is begun anew with calls stuck inside: {ghosts:?}")

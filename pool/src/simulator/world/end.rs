@@ -23,7 +23,7 @@ impl World {
             self.tokens[index].recover_all();
             let token = index as u16;
             match self.state(token) {
-                TokenState::Left => self.tell(vec![Event::Join { token }]),
+                TokenState::Draining | TokenState::Drained => self.tell(vec![Event::Join { token }]),
                 TokenState::Ready | TokenState::Probation => {}
                 _ => self.tell(vec![Event::Refresh { token }]),
             }
