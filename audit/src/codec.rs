@@ -119,6 +119,13 @@ impl Record<'_> {
                 text(1, "who", &r.who);
                 text(2, "command", &r.command);
                 text(3, "result", &r.result);
+                let numbers =
+                    [(4, "uid", r.uid.map(u64::from)), (5, "pid", r.pid.map(u64::from)), (6, "asked", r.asked)];
+                for (number, name, value) in numbers {
+                    if let Some(value) = value {
+                        visit(number, name, Value::Number(value));
+                    }
+                }
             }
             Record::Token(r) => {
                 text(1, "token", &r.token);
@@ -437,7 +444,14 @@ impl<'b> Fields<'b> {
                 records: self.number(3)?,
                 why: self.text(4)?,
             }),
-            10 => Record::Operator(Operator { who: self.text(1)?, command: self.text(2)?, result: self.text(3)? }),
+            10 => Record::Operator(Operator {
+                who: self.text(1)?,
+                command: self.text(2)?,
+                result: self.text(3)?,
+                uid: self.number_if_any(4)?,
+                pid: self.number_if_any(5)?,
+                asked: self.number_if_any(6)?,
+            }),
             11 => Record::Token(Token { token: self.text(1)?, event: self.text(2)?, detail: self.text(3)? }),
             12 => Record::Discarded(Discarded {
                 intent: self.number(1)?,

@@ -314,15 +314,21 @@ pub struct Gap<'a> {
     pub why: Cow<'a, str>,
 }
 
-/// An operator did something.
+/// An operator's command: one record before it is carried out, and one with what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator<'a> {
-    /// User name, or uid
+    /// User name, or uid where the host knows no name for it
     pub who: Cow<'a, str>,
-    /// What
+    /// What: `token drain hsm-a`, ...
     pub command: Cow<'a, str>,
-    /// What came of it
+    /// `asked`, or what came of it
     pub result: Cow<'a, str>,
+    /// User id, as the kernel says
+    pub uid: Option<u32>,
+    /// Process id, as the kernel says
+    pub pid: Option<u32>,
+    /// The record that this one ends
+    pub asked: Option<u64>,
 }
 
 /// A token logged in, was lost, refused its PIN.

@@ -267,7 +267,14 @@ fn records_that_strangers_cause_leave_the_better_half_to_intents() {
         journal.append(&intent()).expect("strangers displace no intent");
         assert_eq!(journal.append(&stranger), Err(Refusal::Backlog));
     }
-    let operator = crate::Operator { who: "root".into(), command: "drain".into(), result: "ok".into() };
+    let operator = crate::Operator {
+        who: "root".into(),
+        command: "drain".into(),
+        result: "ok".into(),
+        uid: None,
+        pid: None,
+        asked: None,
+    };
     let token = crate::Token { token: "t".into(), event: "lost".into(), detail: "d".into() };
     for record in [Record::Operator(operator), Record::Token(token)] {
         journal.append(&record).expect("what the daemon itself has to say ranks higher");

@@ -18,7 +18,14 @@ fn written() -> tempfile::TempDir {
     journal.append(&outcome(second)).unwrap();
     journal.append(&outcome(first)).unwrap();
     let command = "drain\n9 2026-11-21T20:10:45Z stop reason=none";
-    let forged = Operator { who: "root".into(), command: command.into(), result: "ok".into() };
+    let forged = Operator {
+        who: "root".into(),
+        command: command.into(),
+        result: "ok".into(),
+        uid: Some(1000),
+        pid: Some(4711),
+        asked: Some(7),
+    };
     journal.append(&Record::Operator(forged)).unwrap();
     journal.close(LONG).unwrap();
     directory
