@@ -50,6 +50,17 @@ pub trait Token: Send + Sync + 'static {
     /// # Errors
     /// When it is refused since somebody is inside, or as opening fails; then an open may still be tried.
     fn reinitialise(&self) -> Result<()>;
+
+    /// Lets a PIN that was refused be tried once more: the operator says that it is right now. What the token itself
+    /// says of its last try still holds. A token without a PIN has nothing to forget.
+    ///
+    /// The one call that is not made on a session's thread: it may block as long as the module does.
+    ///
+    /// # Errors
+    /// When the token can not be found, or what is remembered can not be taken away.
+    fn retry_pin(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A session: one call at a time, on the thread that opened it. It need not be [`Send`].

@@ -106,6 +106,10 @@ impl Token for VerifiedToken {
     fn reinitialise(&self) -> Result<()> {
         self.inner.reinitialise()
     }
+
+    fn retry_pin(&self) -> Result<()> {
+        self.inner.retry_pin()
+    }
 }
 
 struct VerifiedSession {

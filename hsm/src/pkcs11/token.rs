@@ -91,18 +91,6 @@ impl Pkcs11Token {
         };
         Ok(Pkcs11Token { shared: Arc::new(shared) })
     }
-
-    /// Lets the PIN that was refused be tried once more: the operator says that it is right now. Finds the token,
-    /// so it may block as long as the module does.
-    pub fn retry_pin(&self) -> Result<()> {
-        let generation = {
-            let _one = self.shared.module.opening()?;
-            self.shared.generation()?
-        };
-        self.shared.guard(&generation)?.forget()?;
-        self.shared.passed.store(false, Ordering::Release);
-        Ok(())
-    }
 }
 
 impl Token for Pkcs11Token {
@@ -130,6 +118,17 @@ impl Token for Pkcs11Token {
 
     fn reinitialise(&self) -> Result<()> {
         self.shared.module.reinitialise()
+    }
+
+    /// Finds the token, whose serial number is part of what is remembered.
+    fn retry_pin(&self) -> Result<()> {
+        let generation = {
+            let _one = self.shared.module.opening()?;
+            self.shared.generation()?
+        };
+        self.shared.guard(&generation)?.forget()?;
+        self.shared.passed.store(false, Ordering::Release);
+        Ok(())
     }
 }
 
