@@ -61,6 +61,11 @@ impl TimeHistogram {
         self.sum_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
+    /// The counts now, for a look at what came since an earlier one.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts(std::array::from_fn(|bucket| self.counts[bucket].load(Ordering::Relaxed)))
+    }
+
     /// Appends those of one name in Prometheus' text format.
     pub(crate) fn render(family: &[TimeHistogram], out: &mut String) {
         let Some(TimeHistogram { name, help, .. }) = family.first() else { return };
@@ -89,9 +94,55 @@ impl TimeHistogram {
     }
 }
 
+/// A histogram's counts at one moment, or what came between two.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts([u64; BOUNDS_NS.len() + 1]);
+
+impl Counts {
+    /// What came since an earlier moment.
+    pub(crate) fn since(&self, earlier: &Counts) -> Counts {
+        Counts(std::array::from_fn(|bucket| self.0[bucket].saturating_sub(earlier.0[bucket])))
+    }
+
+    /// How many there are.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The time that this part of them (0 to 1) did not exceed, in nanoseconds, as if they were spread evenly over
+    /// their bucket; none where there are none.
+    pub(crate) fn quantile_ns(&self, part: f64) -> Option<u64> {
+        let rank = ((self.total() as f64 * part).ceil() as u64).max(1);
+        let mut before = 0;
+        for (bucket, &count) in self.0.iter().enumerate() {
+            if count > 0 && before + count >= rank {
+                let from_ns = if bucket == 0 { 0 } else { BOUNDS_NS[bucket - 1] };
+                // Beyond the last bound nothing is known but that.
+                let to_ns = BOUNDS_NS.get(bucket).copied().unwrap_or(from_ns);
+                return Some(from_ns + ((to_ns - from_ns) as f64 * ((rank - before) as f64 / count as f64)) as u64);
+            }
+            before += count;
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantile_lies_in_the_bucket_of_its_sample() {
+        let histogram = TimeHistogram::new("segl_test_seconds", "A test");
+        histogram.record_ns(30_000_000);
+        let earlier = histogram.counts();
+        (0..100).for_each(|_| histogram.record_ns(600_000));
+        let since = histogram.counts().since(&earlier);
+        assert_eq!(since.total(), 100);
+        assert_eq!(since.quantile_ns(0.5), Some(750_000));
+        assert_eq!(since.quantile_ns(1.0), Some(1_000_000));
+        assert_eq!(Counts::default().quantile_ns(0.5), None);
+    }
 
     #[test]
     fn a_sample_counts_in_its_bucket_and_all_above() {

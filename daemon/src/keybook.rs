@@ -12,7 +12,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use segl_hsm::{KeyId, KeyInfo, KeyReport};
 use segl_pool::{RouteId, TokenSet};
-use segl_wire::KeyState;
+use segl_wire::{KeyState, VersionPhase};
 
 use crate::{
     certificate::{Validity, spki_sha256},
@@ -39,9 +39,33 @@ pub(crate) struct KeyCard {
     pub(crate) entry: Arc<KeyEntry>,
     /// By token index, as far as they have reported
     holdings: Mutex<Vec<(u16, Holding)>>,
+    /// The last self-test on each token, for the operator
+    tests: Mutex<HashMap<u16, LastTest>>,
     /// What the tokens showed
     shown: ArcSwapOption<Shown>,
     route: AtomicU32,
+}
+
+/// How a key's last self-test on a token ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LastTest {
+    /// Unix seconds
+    pub(crate) at_s: i64,
+    /// What came of it
+    pub(crate) verdict: TestVerdict,
+    /// Whether the key signed for it; else the token was only asked whether it holds it
+    pub(crate) signed: bool,
+}
+
+/// What came of a self-test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TestVerdict {
+    /// The key is well
+    Passed,
+    /// It is not, and is not used there
+    Failed(String),
+    /// It says nothing of the key, and is made again
+    Postponed(String),
 }
 
 /// The public key that the tokens showed.
@@ -164,7 +188,13 @@ impl KeyBook {
 
 impl KeyCard {
     fn new(entry: Arc<KeyEntry>) -> KeyCard {
-        KeyCard { entry, holdings: Mutex::default(), shown: ArcSwapOption::empty(), route: AtomicU32::new(NOWHERE) }
+        KeyCard {
+            entry,
+            holdings: Mutex::default(),
+            tests: Mutex::default(),
+            shown: ArcSwapOption::empty(),
+            route: AtomicU32::new(NOWHERE),
+        }
     }
 
     /// The same key under a new configuration.
@@ -172,6 +202,7 @@ impl KeyCard {
         KeyCard {
             entry,
             holdings: Mutex::new(self.holdings()),
+            tests: Mutex::new(self.tests.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             shown: ArcSwapOption::new(self.shown.load_full()),
             route: AtomicU32::new(self.route.load(Ordering::Relaxed)),
         }
@@ -262,6 +293,16 @@ impl KeyCard {
         }
     }
 
+    /// Notes how a self-test ended, for whoever asks.
+    pub(crate) fn note_test(&self, token: u16, test: LastTest) {
+        self.tests.lock().unwrap_or_else(PoisonError::into_inner).insert(token, test);
+    }
+
+    /// The last self-test on that token.
+    pub(crate) fn last_test(&self, token: u16) -> Option<LastTest> {
+        self.tests.lock().unwrap_or_else(PoisonError::into_inner).get(&token).cloned()
+    }
+
     fn refuse_everywhere(&self, why: &str) {
         for (_, holding) in self.holdings.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             *holding = Holding::Unfit(why.to_owned());
@@ -295,6 +336,25 @@ pub(crate) fn acceptable<'a>(entry: &KeyEntry, report: &'a KeyReport) -> Result<
     match entry.misfit(info.key_type, clock::unix_s()) {
         Some(why) => Err(why),
         None => Ok(info),
+    }
+}
+
+/// As operators see it.
+pub(crate) fn state_name(state: KeyState) -> &'static str {
+    match state {
+        KeyState::Usable => "usable",
+        KeyState::Unavailable => "unavailable",
+        KeyState::Expired => "expired",
+        KeyState::Faulty => "faulty",
+    }
+}
+
+/// As operators see it.
+pub(crate) fn phase_name(phase: VersionPhase) -> &'static str {
+    match phase {
+        VersionPhase::Next => "next",
+        VersionPhase::Active => "active",
+        VersionPhase::Former => "former",
     }
 }
 

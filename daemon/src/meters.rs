@@ -1,6 +1,13 @@
 //! Metrics, resolved once: a look-up by name and labels costs more than a signature's share of a reactor.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use metrics::{Counter, counter};
 use segl_pool::Completion;
@@ -23,17 +30,58 @@ pub(crate) const TLS_FAILURES: &str = "segl_tls_failures_total";
 /// Failed accepts.
 pub(crate) const ACCEPT_FAILURES: &str = "segl_accept_failures_total";
 
+/// The outcome of what was served.
+const OK: &str = "ok";
+
 /// What a reactor counts. Lives on its thread.
 pub(crate) struct ReactorMeters {
-    outcomes: RefCell<HashMap<Outcome, Counter>>,
+    outcomes: RefCell<HashMap<Outcome, Series>>,
     /// The outcome counted last, which mostly is the next one as well
-    last: RefCell<Option<(Outcome, Counter)>>,
+    last: RefCell<Option<(Outcome, Series)>>,
     times: Arc<Times>,
+    tenants: Arc<TenantCounts>,
     accept_failures: Counter,
 }
 
 /// Tenant, operation and outcome.
 type Outcome = (TenantId, &'static str, &'static str);
+
+/// One series of [`REQUESTS`], and the tenant's count that goes up with it.
+#[derive(Clone)]
+struct Series {
+    counter: Counter,
+    counts: Arc<Answers>,
+    ok: bool,
+}
+
+/// What was answered to each tenant, over all reactors and reloads: the exporter's counters can not be read.
+#[derive(Debug, Default)]
+pub(crate) struct TenantCounts(Mutex<HashMap<TenantId, Arc<Answers>>>);
+
+/// What was answered to one tenant since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    served: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl TenantCounts {
+    pub(crate) fn of(&self, tenant: TenantId) -> Arc<Answers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(tenant).or_default().clone()
+    }
+}
+
+impl Answers {
+    /// Served, and refused for whatever reason.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.served.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    }
+
+    fn count(&self, ok: bool) {
+        let counter = if ok { &self.served } else { &self.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// Where requests' time goes, over all reactors.
 #[derive(Debug)]
@@ -58,6 +106,11 @@ impl Default for Times {
 }
 
 impl Times {
+    /// From a request's frame to its answer.
+    pub(crate) fn total(&self) -> &TimeHistogram {
+        &self.total
+    }
+
     /// Appends all of them in Prometheus' text format.
     pub(crate) fn render(&self, out: &mut String) {
         let [total, token, record] = [&self.total, &self.token, &self.record].map(std::slice::from_ref);
@@ -66,11 +119,12 @@ impl Times {
 }
 
 impl ReactorMeters {
-    pub(crate) fn new(times: Arc<Times>) -> Self {
+    pub(crate) fn new(times: Arc<Times>, tenants: Arc<TenantCounts>) -> Self {
         ReactorMeters {
             outcomes: RefCell::default(),
             last: RefCell::default(),
             times,
+            tenants,
             accept_failures: counter!(ACCEPT_FAILURES),
         }
     }
@@ -78,12 +132,12 @@ impl ReactorMeters {
     /// A signature's answer, good or bad.
     pub(crate) fn done(&self, tenant: &Tenant, operation: Operation, outcome: Result<(), Code>, took_ns: u64) {
         self.times.total.record_ns(took_ns);
-        self.count(Some(tenant), operation.name(), outcome.map_or_else(Code::name, |()| "ok"));
+        self.count(Some(tenant), operation.name(), outcome.map_or_else(Code::name, |()| OK));
     }
 
     /// A request answered without the pool.
     pub(crate) fn answered(&self, tenant: &Tenant, operation: &'static str) {
-        self.count(Some(tenant), operation, "ok");
+        self.count(Some(tenant), operation, OK);
     }
 
     /// A request refused before the pool.
@@ -97,19 +151,21 @@ impl ReactorMeters {
         };
         let this = (tenant.id(), operation, outcome);
         let mut last = self.last.borrow_mut();
-        let counter = match last.take().filter(|(last, _)| *last == this) {
-            Some((_, counter)) => counter,
+        let series = match last.take().filter(|(last, _)| *last == this) {
+            Some((_, series)) => series,
             None => self.outcome(tenant, this),
         };
-        counter.increment(1);
-        *last = Some((this, counter));
+        series.counter.increment(1);
+        series.counts.count(series.ok);
+        *last = Some((this, series));
     }
 
-    fn outcome(&self, tenant: &Tenant, outcome: Outcome) -> Counter {
+    fn outcome(&self, tenant: &Tenant, outcome: Outcome) -> Series {
         let (_, operation, code) = outcome;
         let resolve = || {
             let name = tenant.name().to_string();
-            counter!(REQUESTS, "tenant" => name, "operation" => operation, "outcome" => code)
+            let counter = counter!(REQUESTS, "tenant" => name, "operation" => operation, "outcome" => code);
+            Series { counter, counts: self.tenants.of(tenant.id()), ok: code == OK }
         };
         self.outcomes.borrow_mut().entry(outcome).or_insert_with(resolve).clone()
     }

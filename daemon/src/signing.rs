@@ -21,7 +21,9 @@ use ring::{
 };
 use segl_audit::{Intent, Journal, Outcome, OutcomeResult, Record, Refusal, Settled};
 use segl_hsm::{Algorithm, Input};
-use segl_pool::{Clock, Completion, Discard, Fate, Job, Pool, Progress, RouteId, Snapshot, Stopped, TokenSet, Work};
+use segl_pool::{
+    Clock, Completion, Discard, Fate, Job, Pool, Progress, RouteId, Snapshot, Stopped, TokenSet, Work, core::Obstacle,
+};
 use segl_wire::{Capacity, Class, Context};
 
 use crate::{
@@ -344,6 +346,21 @@ impl Desk {
     /// Logs in to a token again, which looks up keys added since.
     pub(crate) fn refresh(&self, token: u16) {
         self.pool.refresh(token);
+    }
+
+    /// Gives a token no more work, finishes what it has and closes its sessions.
+    pub(crate) fn drain_token(&self, token: u16) {
+        self.pool.leave(token);
+    }
+
+    /// Takes a drained token in again; of another nothing follows.
+    pub(crate) fn resume_token(&self, token: u16) {
+        self.pool.join(token);
+    }
+
+    /// Begins a token's module anew.
+    pub(crate) fn reinitialise_token(&self, token: u16) -> Result<(), Obstacle> {
+        self.pool.reinitialise(token)
     }
 
     pub(crate) fn pool_snapshot(&self) -> Snapshot {

@@ -16,7 +16,7 @@ use crate::{
     config::Limits,
     gate::Gate,
     keybook::KeyBook,
-    meters::Times,
+    meters::{TenantCounts, Times},
     policy::{Policy, TenantId},
     signing::Desk,
     synchronisation::Watch,
@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) census: Census,
     /// Where requests' time goes
     pub(crate) times: Arc<Times>,
+    /// What was answered to each tenant
+    pub(crate) tenants: Arc<TenantCounts>,
     /// Each reactor's heartbeat
     pub(crate) progress: Vec<Heartbeat>,
     /// Whether the host's clock is synchronised

@@ -18,6 +18,8 @@ mod journal;
 mod lifecycle;
 mod load;
 mod monitoring;
+mod operator;
+mod operator_top;
 mod python;
 mod reload;
 mod rollover;

@@ -189,6 +189,11 @@ impl Site {
         self.dir.join("pki/clients.crl")
     }
 
+    /// segld's control socket.
+    pub fn control(&self) -> PathBuf {
+        self.dir.join("control.sock")
+    }
+
     /// The PKCS#11 token, where there is one.
     pub fn softhsm(&mut self) -> Option<&mut SoftHsm> {
         self.softhsm.as_mut()
@@ -209,6 +214,13 @@ impl Site {
     pub fn broker_command(&self) -> Command {
         let mut command = Command::new(programs::broker());
         command.arg("--config").arg(self.broker_config());
+        command
+    }
+
+    /// The command that asks segld here something.
+    pub fn segl_command(&self) -> Command {
+        let mut command = Command::new(programs::segl());
+        command.arg("--socket").arg(self.control()).arg("--timeout").arg("30");
         command
     }
 
@@ -252,6 +264,9 @@ addresses = ["{}"]
 
 [admin]
 address = "{}"
+
+[control]
+socket = "control.sock"
 
 [tls]
 certificate = "pki/segld.pem"

@@ -7,6 +7,7 @@ mod files;
 mod findings;
 mod inventory;
 mod quantity;
+mod read_control;
 mod read_documents;
 mod read_keys;
 mod read_settings;
@@ -37,7 +38,11 @@ pub use self::{
         Client, Generate, Grant, Key, KeyTerm, KeyVersion, Operation, Purpose, San, SelfTest, Tenant, Token, TokenKind,
         Verify,
     },
-    settings::{Admin, Audit, Clock, FromFile, Host, Io, Limits, Listen, Log, LogFormat, LogLevel, Pool, Reactor, Tls},
+    read_control::DEFAULT_SOCKET,
+    settings::{
+        Admin, Audit, Clock, Control, FromFile, Group, Host, Io, Limits, Listen, Log, LogFormat, LogLevel, Pool,
+        Reactor, Tls,
+    },
 };
 
 /// Longest configuration file that is read, in bytes: a thousand keys and tenants fit many times over.
@@ -62,6 +67,8 @@ pub struct Config {
     pub audit: Audit,
     /// Metrics, health, readiness
     pub admin: Admin,
+    /// The operator's socket
+    pub control: Control,
     /// The log
     pub log: Log,
     /// In the order of the file; names are unique
@@ -111,6 +118,7 @@ pub(crate) struct Draft {
     pub(crate) pool: Pool,
     pub(crate) audit: Option<Audit>,
     pub(crate) admin: Admin,
+    pub(crate) control: Control,
     pub(crate) log: Log,
     pub(crate) tokens: Vec<Token>,
     pub(crate) keys: Vec<Key>,
@@ -121,9 +129,39 @@ pub(crate) struct Draft {
 impl Draft {
     /// The configuration, if nothing is missing.
     fn whole(self) -> Option<Config> {
-        let Draft { host, listen, reactor, tls, limits, pool, audit, admin, log, tokens, keys, tenants, digest } = self;
+        let Draft {
+            host,
+            listen,
+            reactor,
+            tls,
+            limits,
+            pool,
+            audit,
+            admin,
+            control,
+            log,
+            tokens,
+            keys,
+            tenants,
+            digest,
+        } = self;
         let (tls, audit) = (tls.whole()?, audit?);
-        Some(Config { host, listen, reactor, tls, limits, pool, audit, admin, log, tokens, keys, tenants, digest })
+        Some(Config {
+            host,
+            listen,
+            reactor,
+            tls,
+            limits,
+            pool,
+            audit,
+            admin,
+            control,
+            log,
+            tokens,
+            keys,
+            tenants,
+            digest,
+        })
     }
 }
 
@@ -234,6 +272,7 @@ fn read_root(root: &Section<'_>, files: &Files<'_>, text: &str) -> Draft {
     let pool = read_settings::pool(root.section("pool"));
     let (audit, unrecorded) = read_settings::audit(root.section("audit"), files);
     let admin = read_settings::admin(root.section("admin"), &listen);
+    let control = read_control::control(root.section("control"), files);
     let log = read_settings::log(root.section("log"));
     let tokens = read_tokens::tokens(root.sections("token", "[[token]]"), &host, &limits, files);
     if let Some(at) = unrecorded {
@@ -250,6 +289,7 @@ fn read_root(root: &Section<'_>, files: &Files<'_>, text: &str) -> Draft {
         pool,
         audit,
         admin,
+        control,
         log,
         tokens: tokens.into_iter().map(|token| token.value).collect(),
         keys: keys.into_iter().map(|key| key.value).collect(),

@@ -251,8 +251,7 @@ pub(super) fn admin(section: Section<'_>, listen: &At<Listen>) -> Admin {
 }
 
 pub(super) fn log(section: Section<'_>) -> Log {
-    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
-    let level = section.one_of("level", LogLevel::Info, &levels.map(|level| (level.name(), level)));
+    let level = section.one_of("level", LogLevel::Info, &LogLevel::ALL.map(|level| (level.name(), level)));
     let format = section.one_of("format", LogFormat::Text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     section.finish();
     Log { level, format }

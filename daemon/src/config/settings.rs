@@ -192,6 +192,28 @@ pub struct Admin {
     pub address: SocketAddr,
 }
 
+/// `[control]`: the socket that `segl` speaks to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Its path
+    pub socket: PathBuf,
+    /// Whether the file says where; else a host without that directory goes on without the socket
+    pub demanded: bool,
+    /// Whose members may look and change; root and the daemon's own user may in any case
+    pub operators: Group,
+    /// Whose members may look
+    pub watchers: Option<Group>,
+}
+
+/// A group of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// As it was given
+    pub name: String,
+    /// Its number; none where the host has no such group
+    pub gid: Option<u32>,
+}
+
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -208,6 +230,14 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    /// All there are, the quietest first.
+    pub const ALL: [LogLevel; 5] = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+
+    /// The level of that name.
+    pub fn of(name: &str) -> Option<LogLevel> {
+        LogLevel::ALL.into_iter().find(|level| level.name() == name)
+    }
+
     /// As tracing's filters spell it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@
 //! A self-test signs the hash of a message that is made inside ([`crate::signing::Desk::order_self_test`]); the
 //! signature is verified and destroyed. Tests of many tokens are under way at once, so that a stuck one delays no other.
 
+mod asked;
 mod checks;
 mod news;
 mod suspects;
@@ -22,9 +23,10 @@ use std::{
 use segl_hsm::{KeyReport, ModuleId};
 use segl_pool::{Completion, Discard, Inbox};
 
+pub(crate) use self::asked::Tested;
 pub(crate) use self::news::{ALARMS, DISCARDED, LATE_ANSWERS, News, SESSIONS_LOST, WRONG_SIGNATURES};
 pub(crate) use self::trials::SELF_TESTS;
-use self::trials::Trials;
+use self::{asked::Asked, trials::Trials};
 use crate::{
     keybook::{KeyBook, KeyCard},
     state::Shared,
@@ -46,6 +48,8 @@ enum Event {
     Discarded { intent: u64, token: u16, reason: Discard, signed: bool },
     /// For the journal
     Noted { token: u16, event: &'static str, detail: String },
+    /// An operator wants keys tested now
+    Asked(Asked),
     /// Answered when everything before it is done
     Flush(Sender<()>),
 }
@@ -92,6 +96,14 @@ impl Keeper {
         let (events, received) = mpsc::channel();
         let news = News::new(events.clone(), keys, names, modules);
         (news, TestInbox(events.clone()), KeeperStart { events, received })
+    }
+
+    /// Tests all keys now, or the versions of one, wherever they are held, and waits for the results; none where they
+    /// did not come within the limit.
+    pub(crate) fn self_test(&self, key: Option<&str>, limit: Duration) -> Option<Vec<Tested>> {
+        let (asked, results) = Asked::new(key);
+        self.events.send(Event::Asked(asked)).ok()?;
+        results.recv_timeout(limit).ok()
     }
 
     /// Waits until everything that the pool has said so far is dealt with: recorded, above all.

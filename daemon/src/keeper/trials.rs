@@ -17,12 +17,17 @@ use segl_audit::Record;
 use segl_hsm::{KeyId, KeyReport};
 use segl_pool::{Completion, TokenSet, TokenState};
 
-use super::{Event, Keeper, checks::Doubt, suspects::Suspects};
+use super::{
+    Event, Keeper,
+    asked::{Asked, Asks},
+    checks::Doubt,
+    suspects::Suspects,
+};
 use crate::{
     clock,
     config::{Purpose, SelfTest},
     gate::{Gate, and_more},
-    keybook::{Holding, KeyCard},
+    keybook::{Holding, KeyCard, LastTest, TestVerdict},
     signing::{Address, Orders, Place, SelfTestOrder},
     state::Shared,
 };
@@ -61,6 +66,15 @@ pub(super) struct Trials {
     changed: bool,
     /// For the log, when no tests can be made
     postponed: Gate,
+    /// What operators wait for
+    asks: Asks,
+}
+
+/// On whose account a test is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cause {
+    trial: Option<u64>,
+    pub(super) asked: Option<u64>,
 }
 
 /// What the keys of a token have shown since it logged in.
@@ -92,7 +106,7 @@ pub(super) struct Test {
     pub(super) card: Arc<KeyCard>,
     pub(super) token: u16,
     pub(super) question: Question,
-    trial: Option<u64>,
+    cause: Cause,
     ends: Instant,
 }
 
@@ -123,6 +137,7 @@ impl Trials {
             replacements: 0,
             changed: false,
             postponed: Gate::new(1),
+            asks: Asks::default(),
         }
     }
 
@@ -145,7 +160,7 @@ impl Trials {
                 next_round = Instant::now() + ROUND_EVERY;
                 self.try_forgotten();
                 let due = self.due();
-                self.begin(due, None);
+                self.begin(due, Cause::default());
             }
             self.give_up_overdue();
             // First the ways, then the word: a key that has failed must not be asked for by clients.
@@ -206,7 +221,7 @@ impl Trials {
                     self.shared.keys.reported(token, &reports).into_iter().map(move |card| (card, token))
                 };
                 let due = reports.into_iter().flat_map(cards).collect();
-                self.begin(due, None);
+                self.begin(due, Cause::default());
             }
             // A question about a key's presence uses no key and has no intent.
             Event::Discarded { intent: 0, .. } => {}
@@ -221,6 +236,7 @@ impl Trials {
                     detail: detail.into(),
                 }));
             }
+            Event::Asked(asked) => self.ask(asked),
             // Who waits may have given up.
             Event::Flush(done) => drop(done.send(())),
         }
@@ -244,7 +260,8 @@ impl Trials {
         // A login to a token that is on probation already, as for new keys, does not end that.
         let probation = self.trials.get(&token).and_then(|trial| trial.probation);
         self.trials.insert(token, Trial { number, left: cards.len(), passed: 0, unclear: 0, probation });
-        self.begin(cards.into_iter().map(|card| (card, token)).collect(), Some(number));
+        let cause = Cause { trial: Some(number), asked: None };
+        self.begin(cards.into_iter().map(|card| (card, token)).collect(), cause);
     }
 
     /// What has not passed, or not for a while, and is not being tested.
@@ -287,25 +304,45 @@ impl Trials {
         due
     }
 
-    fn begin(&mut self, due: Vec<(Arc<KeyCard>, u16)>, trial: Option<u64>) {
+    /// Begins what an operator has asked for, and leaves the rest unmade with a reason.
+    fn ask(&mut self, asked: Asked) {
+        let held = |card: Arc<KeyCard>| {
+            card.holdings().into_iter().map(move |(token, holding)| (card.clone(), token, holding))
+        };
+        let tokens = self.shared.desk.pool_snapshot().tokens;
+        let cards = self.shared.keys.cards().into_iter().filter(|card| asked.wants(&card.entry));
+        let (mut due, mut unmade) = (Vec::new(), Vec::new());
+        for (card, token, holding) in cards.flat_map(held) {
+            let state = tokens[usize::from(token)].state;
+            match &holding {
+                Holding::Unfit(why) | Holding::Stranger(why) => unmade.push((card, token, why.clone())),
+                _ if !matches!(state, TokenState::Ready | TokenState::Probation) => {
+                    unmade.push((card, token, format!("the token is {}", state.name())));
+                }
+                _ if self.suspects.holds(card.entry.id, token) => {
+                    let why = "set aside: it brought the token down, and is tried again by itself";
+                    unmade.push((card, token, why.to_owned()));
+                }
+                _ => due.push((card, token)),
+            }
+        }
+        let number = self.asks.begin(asked, due.len(), &unmade, &self.shared.token_names);
+        self.begin(due, Cause { trial: None, asked: Some(number) });
+    }
+
+    fn begin(&mut self, due: Vec<(Arc<KeyCard>, u16)>, cause: Cause) {
         self.changed = true;
         let mut orders = Orders::default();
         for (card, token) in due {
-            match self.order(&mut orders, &card, token, trial) {
+            match self.order(&mut orders, &card, token, cause) {
                 Ok((tag, test)) => drop(self.under_way.insert(tag, test)),
-                Err(why) => self.end(trial, &card, token, Err(Doubt::Circumstances(why))),
+                Err(why) => self.end(cause, &card, token, Err(Doubt::Circumstances(why))),
             }
         }
         self.shared.desk.submit(&mut orders);
     }
 
-    fn order(
-        &mut self,
-        orders: &mut Orders,
-        card: &KeyCard,
-        token: u16,
-        trial: Option<u64>,
-    ) -> Result<(u64, Test), String> {
+    fn order(&mut self, orders: &mut Orders, card: &KeyCard, token: u16, cause: Cause) -> Result<(u64, Test), String> {
         let card = self.shared.keys.card(card.entry.id).ok_or("the key is gone")?;
         let shown = card.shown().ok_or("no token has shown its public key")?;
         let algorithm = *card.entry.algorithms.first().ok_or("the key has no algorithm")?;
@@ -327,7 +364,7 @@ impl Trials {
             desk.order_presence(orders, &card.entry, algorithm, place, deadline_ns, address);
             Question::Presence
         };
-        Ok((self.next_tag, Test { card, token, question, trial, ends: Instant::now() + TEST_TIMEOUT + RECORD_TIMEOUT }))
+        Ok((self.next_tag, Test { card, token, question, cause, ends: Instant::now() + TEST_TIMEOUT + RECORD_TIMEOUT }))
     }
 
     fn tested(&mut self, completion: &Completion) {
@@ -336,7 +373,7 @@ impl Trials {
             let _ = self.check(&test, completion);
         } else if let Some(test) = self.under_way.remove(&completion.tag) {
             let outcome = self.check(&test, completion);
-            self.end(test.trial, &test.card, test.token, outcome);
+            self.end(test.cause, &test.card, test.token, outcome);
         }
     }
 
@@ -344,15 +381,15 @@ impl Trials {
         let now = Instant::now();
         for (tag, test) in self.under_way.extract_if(|_, test| test.ends <= now).collect::<Vec<_>>() {
             let why = Doubt::Circumstances("the token did not answer in time".into());
-            self.end(test.trial, &test.card, test.token, Err(why));
+            self.end(test.cause, &test.card, test.token, Err(why));
             self.given_up.insert(tag, test);
         }
     }
 
     /// A test is over.
-    fn end(&mut self, trial: Option<u64>, card: &KeyCard, token: u16, outcome: Result<(), Doubt>) {
+    fn end(&mut self, cause: Cause, card: &KeyCard, token: u16, outcome: Result<(), Doubt>) {
         self.changed = true;
-        if let Some(of) = self.trials.get_mut(&token).filter(|of| trial == Some(of.number)) {
+        if let Some(of) = self.trials.get_mut(&token).filter(|of| cause.trial == Some(of.number)) {
             of.left -= 1;
             of.passed += usize::from(outcome.is_ok());
             of.unclear += usize::from(matches!(outcome, Err(Doubt::Circumstances(_) | Doubt::Token(_))));
@@ -377,6 +414,9 @@ impl Trials {
                     self.postpone(card, token, &why);
                 }
             }
+        }
+        if let Some(number) = cause.asked {
+            self.asks.ended(number, card, token, &self.shared.token_names);
         }
     }
 
@@ -413,6 +453,7 @@ impl Trials {
     fn postpone(&self, card: &KeyCard, token: u16, why: &str) {
         let (key, name) = (&*card.entry.label, &*self.shared.token_names[usize::from(token)]);
         count(key, name, "postponed");
+        note(card, token, TestVerdict::Postponed(why.to_owned()));
         if let Some(held_back) = self.postponed.passes(self.shared.desk.now_ns()) {
             tracing::warn!(
                 key,
@@ -426,6 +467,7 @@ impl Trials {
     fn judge(&self, card: &KeyCard, token: u16, outcome: Result<(), String>) {
         let (key, name) = (&*card.entry.label, &*self.shared.token_names[usize::from(token)]);
         count(key, name, if outcome.is_ok() { "passed" } else { "failed" });
+        note(card, token, outcome.clone().map_or_else(TestVerdict::Failed, |()| TestVerdict::Passed));
         match &outcome {
             Ok(()) => tracing::debug!(key, token = name, "self-test passed"),
             Err(why) => {
@@ -459,6 +501,10 @@ fn others_signed(cards: &[Arc<KeyCard>], id: KeyId, token: u16, moment_s: i64) -
 
 fn count(key: &str, token: &str, result: &'static str) {
     counter!(SELF_TESTS, "key" => key.to_owned(), "token" => token.to_owned(), "result" => result).increment(1);
+}
+
+fn note(card: &KeyCard, token: u16, verdict: TestVerdict) {
+    card.note_test(token, LastTest { at_s: clock::unix_s(), verdict, signed: is_used_to_test(card) });
 }
 
 /// Whether a self-test may use the key. A use of a CA's key is an event of its own, and a version whose time is not now,

@@ -91,7 +91,7 @@ pub(crate) struct Reactor {
 impl Reactor {
     fn new(shared: Arc<Shared>, index: u16, inbox: Arc<ReactorInbox>) -> Rc<Reactor> {
         let snapshot = RefCell::new(Cache::new(shared.snapshot.clone()));
-        let meters = ReactorMeters::new(shared.times.clone());
+        let meters = ReactorMeters::new(shared.times.clone(), shared.tenants.clone());
         Rc::new(Reactor {
             shared,
             index,

@@ -10,12 +10,17 @@ use axum::{
     routing::get,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use segl_wire::{KeyState, VersionPhase};
+use segl_wire::KeyState;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
 use super::{RunError, gauges, service::Health, system};
-use crate::{clock, config, policy::GrantView, state::Shared};
+use crate::{
+    clock, config,
+    keybook::{phase_name, state_name},
+    policy::GrantView,
+    state::Shared,
+};
 
 #[derive(Clone)]
 struct Watcher {
@@ -117,7 +122,7 @@ async fn readyz(State(watcher): State<Watcher>) -> (StatusCode, Json<Readiness>)
             key: card.entry.name.to_string(),
             version: version.map(|version| version.to_string()),
             phase: version.map(|_| phase_name(phase)),
-            state: name(state),
+            state: state_name(state),
             tokens: tokens.collect(),
         });
     }
@@ -134,21 +139,4 @@ async fn readyz(State(watcher): State<Watcher>) -> (StatusCode, Json<Readiness>)
     });
     let (journal, tokens) = (format!("{journal:?}").to_lowercase(), tokens.collect());
     (status, Json(Readiness { ready, journal, keys, tokens }))
-}
-
-fn name(state: KeyState) -> &'static str {
-    match state {
-        KeyState::Usable => "usable",
-        KeyState::Unavailable => "unavailable",
-        KeyState::Expired => "expired",
-        KeyState::Faulty => "faulty",
-    }
-}
-
-fn phase_name(phase: VersionPhase) -> &'static str {
-    match phase {
-        VersionPhase::Next => "next",
-        VersionPhase::Active => "active",
-        VersionPhase::Former => "former",
-    }
 }

@@ -72,6 +72,7 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
         limits: config.limits.clone(),
         census: Census::default(),
         times: Arc::default(),
+        tenants: Arc::default(),
         progress: (0..reactors).map(|_| Heartbeat::default()).collect(),
         clock: Watch::default(),
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),

@@ -42,6 +42,14 @@ pub(super) fn open(settings: &Listen) -> Result<Listeners, RunError> {
 }
 
 impl Listeners {
+    /// Where clients connect.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Listeners::Systemd(sockets) => sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
+            Listeners::Own { addresses, .. } => addresses.clone(),
+        }
+    }
+
     /// Each reactor's sockets.
     pub(super) fn share_out(self, reactors: usize) -> Result<Vec<Vec<TcpListener>>, RunError> {
         match self {

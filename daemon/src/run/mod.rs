@@ -14,16 +14,23 @@ mod service;
 mod timekeeping;
 mod tokens;
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use segl_audit::Record;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::Notify,
+    sync::mpsc,
 };
 
 use crate::{
     config::{self, Config},
+    control::server::{self, Reloads, SocketError, Wanted},
     keeper::Keeper,
     reactor::{self, Control, ReactorInbox, ReactorSetup, ReactorThread, Teller},
     state::Shared,
@@ -31,7 +38,9 @@ use crate::{
     transport::{self, Io},
 };
 pub(crate) use assemble::{Assembly, assemble};
+pub(crate) use logging::LogLevels;
 use reload::Reloader;
+use tokens::Tokens;
 
 /// Name and version, as Hello, journal and `--version` have it.
 pub const SOFTWARE: &str = concat!("segld ", env!("CARGO_PKG_VERSION"));
@@ -77,6 +86,9 @@ pub(crate) enum RunError {
     /// The clock, where it is required to be right
     #[error("[host] clock = \"required\", and the clock is {0}; see that the time daemon runs and reaches its servers")]
     Clock(String),
+    /// The operator's socket
+    #[error(transparent)]
+    Control(#[from] SocketError),
     /// io_uring was demanded
     #[error("reactor.io = \"uring\", but io_uring can not be had: {0}")]
     NoUring(String),
@@ -124,7 +136,7 @@ fn try_run(config_path: &Path) -> Result<(), RunError> {
     // Before a private key is read; said when there is a log.
     let hardening = hardening::harden();
     let (config, findings) = config::load(config_path).map_err(RunError::Configuration)?;
-    let _log = logging::start(&config.log);
+    let (_log, levels) = logging::start(&config.log);
     if !findings.is_empty() {
         tracing::warn!("{findings}");
     }
@@ -133,12 +145,24 @@ fn try_run(config_path: &Path) -> Result<(), RunError> {
     let prometheus = gauges::install();
     let io = choose_io(config.reactor.io)?;
     let listeners = listeners::open(&config.listen)?;
+    let addresses = listeners.addresses();
 
     let Assembly { shared, inboxes, keeper, registry, tokens } = assemble(&config)?;
     gauges::zero(&shared.token_names);
     let reactors = start_reactors(&shared, &config, io, listeners, inboxes)?;
     let main = Main {
-        reloader: Reloader::new(config_path.to_owned(), registry, tokens, shared.clone(), keeper.clone(), &config),
+        reloader: Reloader::new(
+            config_path.to_owned(),
+            registry,
+            tokens.clone(),
+            shared.clone(),
+            keeper.clone(),
+            &config,
+        ),
+        tokens,
+        levels,
+        addresses,
+        started: (SystemTime::now(), Instant::now()),
         keeper,
         config,
         shared,
@@ -198,6 +222,11 @@ struct Main {
     shared: Arc<Shared>,
     reactors: Vec<ReactorThread>,
     reloader: Reloader,
+    tokens: Tokens,
+    levels: LogLevels,
+    /// Where clients connect
+    addresses: Vec<SocketAddr>,
+    started: (SystemTime, Instant),
     keeper: Arc<Keeper>,
     prometheus: metrics_exporter_prometheus::PrometheusHandle,
     /// Where the clock is looked at, and what was seen there first
@@ -223,13 +252,16 @@ impl Main {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("SIGINT"))?;
         let health = service::Health::new(self.shared.clone());
         admin::start(&self.config.admin, self.shared.clone(), health.clone(), self.prometheus.clone()).await?;
-        tokio::spawn(service::feed_watchdog(health));
+        tokio::spawn(service::feed_watchdog(health.clone()));
         let (sources, first) = self.clock.clone();
         tokio::spawn(timekeeping::look_after(self.shared.clone(), sources, first));
         tokio::spawn(gauges::watch_disk(self.config.audit.directory.clone()));
-        let wanted = Arc::new(Notify::new());
+        let (reloads, wanted) = Reloads::new(*self.config.digest());
         let tellers = self.reactors.iter().map(ReactorThread::teller).collect();
-        tokio::spawn(reload_when(wanted.clone(), self.reloader.clone(), tellers));
+        tokio::spawn(reload_when(wanted, reloads.clone(), self.reloader.clone(), tellers));
+        let door = server::open(&self.config.control)?;
+        // Taken away when this returns.
+        let _socket = door.map(|door| server::serve(door, self.control(reloads.clone(), health)));
         service::ready();
         tracing::info!(version = SOFTWARE, "ready");
         let mut looks = tokio::time::interval(LOOK_AT_REACTORS);
@@ -238,13 +270,34 @@ impl Main {
                 _ = terminate.recv() => return Ok(Reason::Signal("SIGTERM")),
                 _ = interrupt.recv() => return Ok(Reason::Signal("SIGINT")),
                 // One that comes during a reload is done after it; two are as good as one.
-                _ = hangup.recv() => wanted.notify_one(),
+                _ = hangup.recv() => reloads.want(),
                 _ = looks.tick() => {
                     if self.reactors.iter().any(ReactorThread::is_finished) {
                         return Ok(Reason::ReactorEnded);
                     }
                 }
             }
+        }
+    }
+
+    /// What the control socket shows and moves.
+    fn control(&self, reloads: Reloads, health: service::Health) -> server::Context {
+        server::Context {
+            shared: self.shared.clone(),
+            keeper: self.keeper.clone(),
+            tokens: self.tokens.all().to_vec(),
+            facts: server::Facts {
+                host: self.config.host.clone(),
+                tokens: self.config.tokens.clone(),
+                listeners: self.addresses.clone(),
+                control: self.config.control.clone(),
+                started: self.started.0,
+                began: self.started.1,
+            },
+            reloads,
+            levels: self.levels.clone(),
+            window: Arc::default(),
+            health: Box::new(move || health.check()),
         }
     }
 
@@ -277,7 +330,7 @@ impl Main {
         }
         // Tokens close their last sessions when they are dropped, and one that is away may take its time over it:
         // the process's end does the same at once.
-        std::mem::forget((self.reloader, self.shared));
+        std::mem::forget((self.reloader, self.tokens, self.shared));
         tracing::info!("stopped");
         match reason {
             Reason::Signal(_) => Ok(()),
@@ -286,16 +339,27 @@ impl Main {
     }
 }
 
-/// Reloads whenever it is wanted, one after the other.
-async fn reload_when(wanted: Arc<Notify>, reloader: Reloader, reactors: Vec<Teller>) {
-    loop {
-        wanted.notified().await;
+/// Reloads whenever it is wanted, one after the other. All who want one when it begins are told what came of it.
+async fn reload_when(mut wanted: mpsc::Receiver<Wanted>, reloads: Reloads, reloader: Reloader, reactors: Vec<Teller>) {
+    while let Some(first) = wanted.recv().await {
+        let mut waiting: Vec<_> = first.into_iter().collect();
+        while let Ok(another) = wanted.try_recv() {
+            waiting.extend(another);
+        }
         service::reloading();
         let reloader = reloader.clone();
         let reloaded = tokio::task::spawn_blocking(move || reloader.reload()).await;
-        if matches!(reloaded, Ok(true)) {
+        let (outcome, digest) = match reloaded {
+            Ok(reloaded) => reloaded,
+            // What it left behind nobody knows; a reload that succeeds puts it right.
+            Err(_) => (Err("the reload panicked; the log says where".to_owned()), [0; 32]),
+        };
+        if outcome.is_ok() {
             reactors.iter().for_each(|reactor| reactor.tell(Control::Reloaded));
         }
+        reloads.done(outcome.clone(), digest);
         service::ready();
+        // Who waited may be gone.
+        waiting.into_iter().for_each(|tell| drop(tell.send(outcome.clone())));
     }
 }

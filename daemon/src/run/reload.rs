@@ -53,8 +53,9 @@ impl Reloader {
         Reloader(Arc::new(Mutex::new(Inner { path, registry, tokens, shared, keeper, fixed, digest })))
     }
 
-    /// Reads the configuration again. Whether it was taken stands in log, metrics and journal.
-    pub(super) fn reload(&self) -> bool {
+    /// Reads the configuration again. Whether it was taken stands in log, metrics and journal too; with it comes the
+    /// digest of what is in force now.
+    pub(super) fn reload(&self) -> (Result<String, String>, [u8; 32]) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = inner.try_reload();
         gauge!("segl_reload_ok").set(if outcome.is_ok() { 1.0 } else { 0.0 });
@@ -73,7 +74,7 @@ impl Reloader {
             message: message.into(),
             config_digest: inner.digest,
         }));
-        ok
+        (outcome, inner.digest)
     }
 }
 
@@ -220,6 +221,7 @@ struct Fixed {
     pool: config::Pool,
     audit: config::Audit,
     admin: config::Admin,
+    control: config::Control,
     log: config::Log,
     tokens: Vec<config::Token>,
 }
@@ -234,6 +236,7 @@ impl Fixed {
             pool: config.pool.clone(),
             audit: config.audit.clone(),
             admin: config.admin.clone(),
+            control: config.control.clone(),
             log: config.log.clone(),
             tokens: config.tokens.clone(),
         }
@@ -249,6 +252,7 @@ impl Fixed {
             ("pool", self.pool == new.pool),
             ("audit", self.audit == new.audit),
             ("admin", self.admin == new.admin),
+            ("control", self.control == new.control),
             ("log", self.log == new.log),
             ("[token]", self.tokens == new.tokens),
         ];

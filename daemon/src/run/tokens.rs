@@ -76,6 +76,11 @@ impl Tokens {
         self.all.iter().map(|token| token.name().into()).collect()
     }
 
+    /// Themselves, by their index in the pool.
+    pub(super) fn all(&self) -> &[Arc<dyn Token>] {
+        &self.all
+    }
+
     /// Tells each token which keys to look up at its next login.
     pub(super) fn add_keys(&self, keys: &[Arc<KeyEntry>]) {
         for token in &self.all {

@@ -10,7 +10,7 @@ mod verifier;
 use std::{
     path::PathBuf,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustls::{
@@ -35,6 +35,8 @@ pub(crate) struct TlsSnapshot {
     pub(crate) crls: Vec<CrlFacts>,
     /// End of validity of the server's own certificate, Unix seconds
     pub(crate) certificate_not_after_s: i64,
+    /// For how long a list is honoured past its time
+    pub(crate) crl_grace: Duration,
     verifier: Arc<FreshnessVerifier>,
 }
 
@@ -82,7 +84,13 @@ impl TlsSnapshot {
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
 
-        Ok(TlsSnapshot { config: Arc::new(config), crls, certificate_not_after_s: chain.not_after_unix_s(), verifier })
+        Ok(TlsSnapshot {
+            config: Arc::new(config),
+            crls,
+            certificate_not_after_s: chain.not_after_unix_s(),
+            crl_grace: settings.crl_grace,
+            verifier,
+        })
     }
 
     /// Verifies the chain of a living connection as a new handshake would.
