@@ -107,6 +107,17 @@ pub fn check(path: &Path) -> Findings {
     read_file(path, &Surroundings::of_shell()).1
 }
 
+/// Looks at it as [`check`] does, for who goes on to look at the host: what could be read, and what was said of it. The
+/// service's credentials are seen where it runs.
+pub(crate) fn draft(path: &Path) -> (Option<Draft>, Findings) {
+    let seen = Path::new(UNIT_CREDENTIALS);
+    let credentials = seen.is_dir().then(|| seen.to_owned());
+    read_draft(path, &Surroundings { credentials, ..Surroundings::of_shell() })
+}
+
+/// Where systemd has unsealed the unit's credentials, for those who are not the service.
+pub(crate) const UNIT_CREDENTIALS: &str = "/run/credentials/segld.service";
+
 /// As much of a configuration as could be read.
 #[derive(Debug)]
 pub(crate) struct Draft {

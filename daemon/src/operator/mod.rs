@@ -9,6 +9,7 @@
 mod ask;
 mod audit;
 mod check;
+mod doctor;
 mod keys;
 mod log_level;
 mod paint;
@@ -57,6 +58,7 @@ enum Command {
     Reload(reload::Reload),
     LogLevel(log_level::LogLevel),
     Check(check::Check),
+    Doctor(doctor::Doctor),
     /// The audit journal
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -88,6 +90,7 @@ pub fn run() -> ExitCode {
         Command::Reload(reload) => reload::run(&reach, &reload),
         Command::LogLevel(level) => log_level::run(&reach, level),
         Command::Check(check) => check::run(&check),
+        Command::Doctor(doctor) => doctor::run(&reach, &doctor),
         Command::Audit(audit) => audit::run(audit),
     }
 }

@@ -45,6 +45,9 @@ impl Host {
         container.boot().unwrap();
         container.run(&["chgrp", "-R", "segl-broker", "/etc/segl/broker"]).unwrap();
         container.run(&["chmod", "-R", "u=rwX,g=rX,o=", "/etc/segl/broker"]).unwrap();
+        // Whoever makes a token on a host does so as the user who is to use it.
+        container.run(&["install", "-d", "-o", "segl", "-g", "segl", "-m", "0700", "/var/lib/segl"]).unwrap();
+        container.run(&["chown", "-R", "segl:segl", "/var/lib/segl"]).unwrap();
         site.segld = ([127, 0, 0, 1], 7443).into();
         Host { container, site, _dir: dir }
     }
@@ -121,6 +124,7 @@ pub(super) fn install(container: &Container) {
     for (from, to) in [
         ("segld.service", "usr/lib/systemd/system"),
         ("segld.socket", "usr/lib/systemd/system"),
+        ("segld-doctor.service", "usr/lib/systemd/system"),
         ("segl-broker.service", "usr/lib/systemd/system"),
         ("segl-broker.socket", "usr/lib/systemd/system"),
         ("sysusers.d/segld.conf", "usr/lib/sysusers.d"),
@@ -141,7 +145,8 @@ fn configure(container: &Container, site: &mut Site) {
         .replace(&format!("addresses = [\"{}\"]\n", site.segld), "")
         .replace("\"pki/segld.key\"", "\"credential:tls-key\"")
         .replace("directory = \"journal\"", "directory = \"/var/lib/segl/journal\"")
-        .replace("directory = \"keys\"", "directory = \"/var/lib/segl/keys\"");
+        .replace("directory = \"keys\"", "directory = \"/var/lib/segl/keys\"")
+        .replace("[control]\nsocket = \"control.sock\"\n", "");
     if let Some(softhsm) = site.softhsm() {
         segld = segld.replace(&format!("pin_file = \"{}\"", softhsm.pin_file().display()), "pin_credential = \"pin\"");
         let tokens = softhsm.pin_file().with_file_name("tokens");

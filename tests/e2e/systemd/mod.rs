@@ -4,6 +4,7 @@
 mod clock;
 mod container;
 mod credentials;
+mod doctor;
 mod host;
 mod sandbox;
 mod under_load;
@@ -30,7 +31,7 @@ fn the_units_are_understood_and_leave_little_exposed() {
     let mut container = Container::prepare("segl-units").unwrap();
     install(&container);
     container.boot().unwrap();
-    for unit in ["segld.service", "segl-broker.service", "segld.socket", "segl-broker.socket"] {
+    for unit in ["segld.service", "segl-broker.service", "segld.socket", "segl-broker.socket", "segld-doctor.service"] {
         let verify = container.try_run(&["systemd-analyze", "verify", "--man=no", unit]).unwrap();
         // Unknown settings are only complained about.
         assert_eq!(String::from_utf8_lossy(&verify.stderr), "", "{unit}");

@@ -122,12 +122,20 @@ fn public_key(host: &Host) -> Vec<u8> {
 
 #[test]
 #[ignore = "needs root and a container: cargo xtask test --stage systemd"]
-fn a_reload_under_load_costs_nobody_anything() {
+fn a_reload_under_load_costs_nobody_anything_and_a_refused_one_says_why() {
     let host = started("segl-reload");
     let public_key = public_key(&host);
     let reload = |host: &Host| drop(host.systemctl(&["reload", "segld.service"]).unwrap());
+    let refused = |host: &Host| {
+        let configuration = |text: &str| host.container.put("/etc/segl/segld/segld.toml", text.as_bytes()).unwrap();
+        configuration(&format!("{}\n[nonsense]\n", host.site.segld_toml));
+        assert!(host.systemctl(&["reload", "segld.service"]).is_err(), "a refused reload is no success");
+        configuration(&host.site.segld_toml);
+        let said = host.container.log("segld.service").unwrap();
+        assert!(said.contains("nonsense"), "{said}");
+    };
     let pid = host.container.show("segld.service", "MainPID").unwrap();
-    let accounts = under_load(&host, &[&reload, &reload]);
+    let accounts = under_load(&host, &[&reload, &refused, &reload]);
     assert_eq!(host.container.show("segld.service", "MainPID").unwrap(), pid);
     assert_eq!(accounts.len(), CLIENTS, "every connection lives through all of them");
     for account in &accounts {
