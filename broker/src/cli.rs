@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{callers, config::Config, run};
 
@@ -22,16 +22,16 @@ Signals:
   SIGTERM  stops accepting, finishes what is in flight within drain_timeout_ms, exits 0
 
 Examples:
-  segl-broker new-token                                       a token for a caller, and its hash for the configuration
-  segl-broker check --config /etc/segl/segl-broker.toml       everything that is wrong, with line numbers
-  segl-broker --config /etc/segl/segl-broker.toml             serve until SIGTERM
+  segl-broker new-token                                          a token for a caller, and its hash for the configuration
+  segl-broker check --config /etc/segl/broker/segl-broker.toml   everything that is wrong, with line numbers
+  segl-broker --config /etc/segl/broker/segl-broker.toml         serve until SIGTERM
 
   curl -H \"Authorization: Bearer $TOKEN\" https://broker:8443/v1/keys"
 )]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The configuration file (TOML; docs/samples/segl-broker.toml explains every field)
+    /// The configuration file (TOML); segl-broker.toml(5) describes it
     #[arg(long, value_name = "FILE", required = true)]
     config: Option<PathBuf>,
 }
@@ -47,6 +47,11 @@ enum Command {
     /// Make a bearer token of 32 random bytes and print it with its SHA-256: the token is for the caller, the hash for
     /// `bearer_sha256`. The token is shown once and kept nowhere
     NewToken,
+}
+
+/// The command line's definition, for the manual.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the program.
@@ -104,8 +109,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
-        Arguments::command().debug_assert();
+        command().debug_assert();
         assert!(Arguments::try_parse_from(["segl-broker"]).is_err());
         assert!(Arguments::try_parse_from(["segl-broker", "check", "--config", "x"]).is_ok());
         assert!(Arguments::try_parse_from(["segl-broker", "--config", "x"]).is_ok());

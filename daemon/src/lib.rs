@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod certificate;
+pub mod cli;
 mod clock;
 pub mod config;
 mod connection;

@@ -20,6 +20,7 @@ mod load;
 mod monitoring;
 mod operator;
 mod operator_top;
+mod packages;
 mod python;
 mod reload;
 mod rollover;

@@ -251,8 +251,14 @@ fn eventful() -> Exposed {
 }
 
 #[test]
-fn rules_and_dashboard_name_metrics_and_labels_that_the_daemons_show() {
+fn rules_and_dashboard_name_metrics_and_labels_that_the_daemons_show_and_the_manual_names_them_all() {
     let exposed = eventful();
+    let manual = read(workspace().join("docs/OPERATIONS.md"));
+    for metric in exposed.keys() {
+        let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|part| metric.strip_suffix(part));
+        let name = histogram.unwrap_or(metric);
+        assert!([format!("`{name}`"), format!("`{name}{{")].iter().any(|told| manual.contains(told)), "{name}");
+    }
     // What Prometheus itself adds.
     let scraped = ["instance", "job"].map(str::to_owned);
     let check = |what: &str, query: &str, more: BTreeSet<String>| {

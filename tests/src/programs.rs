@@ -29,6 +29,13 @@ pub fn broker() -> PathBuf {
     directory().join("segl-broker")
 }
 
+/// Runs a chore, as `cargo xtask` does, with the programs that are built.
+pub fn xtask() -> Command {
+    let mut command = Command::new(directory().join("xtask"));
+    command.current_dir(workspace()).env("SEGL_BIN_DIR", directory());
+    command
+}
+
 /// Says that the programs have been built, and where they are.
 pub fn built_in(directory: PathBuf) {
     // Said twice, or after the first use, it changes nothing.
@@ -51,7 +58,10 @@ fn directory() -> &'static Path {
             return directory;
         }
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--package", "segl-daemon", "--package", "segl-broker", "--bins"]);
+        cargo.args(["build", "--quiet", "--bins"]);
+        for package in ["segl-daemon", "segl-broker", "segl-manual", "xtask"] {
+            cargo.args(["--package", package]);
+        }
         run(cargo.current_dir(workspace())).expect("the programs build");
         std::fs::write(stamp, run_id).expect("the target directory was just written to");
         directory

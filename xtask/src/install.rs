@@ -52,6 +52,13 @@ const PACKAGES: &[Package] = &[
         sign: Sign::Python("venv, ensurepip"),
         why: "an environment for the protocol's client in Python, and for judges of signatures",
     },
+    Package { name: "dpkg-dev", sign: Sign::Program("dpkg-shlibdeps"), why: "works out what the packages depend on" },
+    Package { name: "lintian", sign: Sign::Program("lintian"), why: "Debian's own judge of packages" },
+    Package {
+        name: "groff-base",
+        sign: Sign::Program("groff"),
+        why: "sets man pages, and says what is wrong with them",
+    },
     Package { name: "nodejs", sign: Sign::Program("node"), why: "an independent judge of JWS" },
     Package { name: "npm", sign: Sign::Program("npm"), why: "installs that judge" },
 ];

@@ -6,6 +6,7 @@ mod fuzz;
 mod install;
 mod kryoptic;
 mod nspawn;
+mod package;
 mod simulate;
 mod soak;
 mod stages;
@@ -37,6 +38,8 @@ enum Chore {
     Simulate(simulate::Arguments),
     /// Runs segld at full load on HSMs that misbehave at random, and tells whether its promise held
     Soak(soak::Arguments),
+    /// Builds the Debian packages of segld (with segl) and segl-broker
+    Package(package::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Simulate(arguments) => simulate::run(&arguments),
         Chore::Soak(arguments) => soak::run(&arguments),
+        Chore::Package(arguments) => package::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error}");

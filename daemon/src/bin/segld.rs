@@ -1,43 +1,7 @@
 //! segld, the signing daemon.
 
-use std::{path::PathBuf, process::ExitCode};
-
-use clap::{Args, Parser, Subcommand};
-
-/// The signing daemon: holds the only road to the HSMs, and takes requests over mutual TLS.
-///
-/// SIGHUP reads the configuration again (certificates, CAs, CRLs, tenants, keys; all or nothing), SIGTERM drains and
-/// stops. The log says what is in force, /readyz on the admin address which keys can sign.
-#[derive(Parser)]
-#[command(name = "segld", version, args_conflicts_with_subcommands = true)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    configuration: Option<Configuration>,
-}
-
-#[derive(Args)]
-struct Configuration {
-    /// The configuration file (TOML); docs/CONFIGURATION.md describes it
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Says everything that is wrong with a configuration, with line and column, and starts nothing
-    Check(Configuration),
-}
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match (arguments.command, arguments.configuration) {
-        (Some(Command::Check(Configuration { config })), _) => segl_daemon::check(&config),
-        (None, Some(Configuration { config })) => segl_daemon::run(&config),
-        (None, None) => {
-            eprintln!("segld: --config FILE is needed; segld --help says more");
-            ExitCode::from(2)
-        }
-    }
+    segl_daemon::cli::main()
 }

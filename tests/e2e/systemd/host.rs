@@ -43,6 +43,16 @@ impl Host {
         change(&mut container, &mut site);
         configure(&container, &mut site);
         container.boot().unwrap();
+        Host::around(container, site, dir)
+    }
+
+    /// Configures a host that runs, on which somebody else has installed everything.
+    pub(super) fn configured(container: Container, mut site: Site, dir: tempfile::TempDir) -> Host {
+        configure(&container, &mut site);
+        Host::around(container, site, dir)
+    }
+
+    fn around(container: Container, mut site: Site, dir: tempfile::TempDir) -> Host {
         container.run(&["chgrp", "-R", "segl-broker", "/etc/segl/broker"]).unwrap();
         container.run(&["chmod", "-R", "u=rwX,g=rX,o=", "/etc/segl/broker"]).unwrap();
         // Whoever makes a token on a host does so as the user who is to use it.

@@ -6,6 +6,7 @@ mod container;
 mod credentials;
 mod doctor;
 mod host;
+mod packages;
 mod sandbox;
 mod under_load;
 
