@@ -29,6 +29,7 @@ pub(super) const PACKAGES: &[Package] = &[
         files: &[
             ("systemd/segld.service", UNITS),
             ("systemd/segld.socket", UNITS),
+            ("systemd/segld-doctor.service", UNITS),
             ("systemd/sysusers.d/segld.conf", SYSUSERS),
             ("systemd/tmpfiles.d/segld.conf", TMPFILES),
             ("systemd/monitoring/segl.rules.yml", MONITORING),
