@@ -18,12 +18,12 @@ pub(crate) struct Head<'a> {
 pub(crate) fn page(head: &Head<'_>, markdown: &str) -> String {
     let Head { name, section, date, source, manual, what } = head;
     let name = escaped(name);
-    let mut writer = Writer::default();
-    writer.out = format!(
+    let out = format!(
         ".TH \"{}\" {section} \"{date}\" \"{source}\" \"{manual}\"\n.SH NAME\n{name} \\- {}\n.SH DESCRIPTION\n",
         name.to_uppercase().replace("\\-", "-"),
         escaped(what)
     );
+    let mut writer = Writer { out, ..Writer::default() };
     for event in Parser::new_ext(markdown, Options::ENABLE_TABLES) {
         writer.take(event);
     }
