@@ -109,9 +109,9 @@ impl Generation {
 
     /// Opens a session. The module's `opening` is held, as for the next ones.
     ///
-    /// One with the number of another of its sessions shows that the token began its numbers anew, and nobody has heard
-    /// of it yet: who still holds a number of before would use a stranger's session. So nobody does, and the first who
-    /// tries says that all is to be found anew.
+    /// One with the number of another of its sessions shows that the token has ended that one, and nobody has heard of it
+    /// yet; it is not used any more. Where the login has gone too the token began anew, and the handles of its keys may
+    /// name others: then all of the generation is void, and the first who tries to use it says so.
     pub(super) fn open_session(&self, module: &Module) -> Result<OpenSession> {
         let mut opened = module.open_session(self.slot, Role::Signs, self.number);
         // The anchor may have had the last session that others left us: it is better used.
@@ -120,8 +120,11 @@ impl Generation {
             opened = module.open_session(self.slot, Role::Signs, self.number);
         }
         let opened = opened?;
-        if opened.shows_a_restart() {
-            self.give_up();
+        if opened.comes_again() {
+            let info = opened.get_session_info();
+            if !self.is_logged_in() || !info.is_ok_and(|info| is_user(info.session_state())) {
+                self.give_up();
+            }
         }
         self.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(opened)

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -61,11 +61,13 @@ struct Sessions {
     holders: BTreeMap<CK_SESSION_HANDLE, Holder>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Holder {
     number: u64,
     generation: u64,
     role: Role,
+    /// The module has given its number to another
+    void: Arc<AtomicBool>,
 }
 
 /// What a session is for.
@@ -88,9 +90,14 @@ pub(super) struct OpenSession {
 
 impl OpenSession {
     /// Whether its number is that of an earlier session of the same generation, which the token has so ended by itself:
-    /// and who knows which others.
-    pub(super) fn shows_a_restart(&self) -> bool {
+    /// since it stood idle, or with all others when the token began anew.
+    pub(super) fn comes_again(&self) -> bool {
         self.again
+    }
+
+    /// Whether the module has given its number to another: a call with it would be a call with a stranger's session.
+    pub(super) fn is_void(&self) -> bool {
+        self.holder.void.load(Ordering::Acquire)
     }
 }
 
@@ -295,9 +302,12 @@ impl Module {
         let session = session.map_err(|error| ckr::from_cryptoki("C_OpenSession", error))?;
         let mut sessions = self.sessions();
         sessions.opened += 1;
-        let holder = Holder { number: sessions.opened, generation, role };
-        let before = sessions.holders.insert(session.handle(), holder);
-        let again = before.is_some_and(|before| before.generation == generation);
+        let holder = Holder { number: sessions.opened, generation, role, void: Arc::default() };
+        let before = sessions.holders.insert(session.handle(), holder.clone());
+        let again = before.is_some_and(|before| {
+            before.void.store(true, Ordering::Release);
+            before.generation == generation
+        });
         Ok(OpenSession { session, holder, again })
     }
 
@@ -311,12 +321,14 @@ impl Module {
     /// C_CloseSession, unless the handle's number has another holder by now, or none: its world has ended.
     pub(super) fn close_session(&self, open: OpenSession) -> Result<()> {
         let handle = open.session.handle();
-        if self.sessions().holders.get(&handle) != Some(&open.holder) {
+        let holds =
+            |sessions: &Sessions| sessions.holders.get(&handle).is_some_and(|it| it.number == open.holder.number);
+        if !holds(&self.sessions()) {
             return Ok(());
         }
         let closed = open.session.close();
         let mut sessions = self.sessions();
-        if sessions.holders.get(&handle) == Some(&open.holder) {
+        if holds(&sessions) {
             sessions.holders.remove(&handle);
         }
         closed.map_err(|error| ckr::from_cryptoki("C_CloseSession", error))

@@ -42,6 +42,9 @@ impl Pkcs11Session {
             let detail = "its generation was given up: handles may be stale";
             return Err(Error::new(Kind::Session, verdict, "session", detail));
         }
+        if self.session.is_void() {
+            return Err(Error::of(Kind::Session, "session", "the token has ended it, and given its number to another"));
+        }
         Ok(())
     }
 
