@@ -46,7 +46,8 @@ impl Pair {
             .segld_toml
             .replace(&site.segld.to_string(), &second.to_string())
             .replace(&site.segld_admin.to_string(), &second_admin.to_string())
-            .replace("directory = \"journal\"", "directory = \"journal-2\"");
+            .replace("directory = \"journal\"", "directory = \"journal-2\"")
+            .replace("control.sock", "control-2.sock");
         std::fs::write(site.dir.join("segld-2.toml"), second_toml).unwrap();
         let room =
             format!("[[segld]]\nname = \"room-2\"\naddress = \"{second}\"\nserver_name = \"localhost\"\n\n[[tenant]]");
