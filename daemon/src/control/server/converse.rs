@@ -34,6 +34,9 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// How long an answer may take to be read.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
+/// So much is read, unheard, of somebody who is sent away: more than anybody has to say.
+const UNHEARD_MAX: u64 = 4 * REQUEST_MAX as u64;
+
 /// After an accept that failed, for want of descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -80,7 +83,7 @@ async fn welcome(
     let Ok(_room) = room.clone().try_acquire_owned() else {
         let text = format!("{CONNECTIONS_MAX} connections to the control socket are open already");
         let refused = Refused::new(Reason::Busy, text, "close some (segl top?) or try again");
-        return answer(&mut stream, &Answer::Refused(refused)).await;
+        return send_away(&mut stream, refused).await;
     };
     converse(stream, &caller, access, context).await
 }
@@ -102,7 +105,16 @@ async fn turn_away(stream: &mut UnixStream, caller: &Caller, strangers: &Gate, c
     let group = &context.facts.control.operators.name;
     let text = format!("{} (uid {}) may not speak to segld", caller.name, caller.uid);
     let hint = format!("only root and members of the group {group} may: usermod -aG {group} {}", caller.name);
-    answer(stream, &Answer::Refused(Refused::new(Reason::Denied, text, hint))).await
+    send_away(stream, Refused::new(Reason::Denied, text, hint)).await
+}
+
+/// Says why, and hears the other end out: a socket that is closed with something unread takes our words along.
+async fn send_away(stream: &mut UnixStream, refused: Refused) -> io::Result<()> {
+    answer(stream, &Answer::Refused(refused)).await?;
+    stream.shutdown().await?;
+    let mut unheard = stream.take(UNHEARD_MAX);
+    timeout(REQUEST_LIMIT, tokio::io::copy(&mut unheard, &mut tokio::io::sink())).await??;
+    Ok(())
 }
 
 /// One request after the other, until he has no more or breaks the rules.
