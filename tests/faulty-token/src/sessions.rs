@@ -25,6 +25,9 @@ pub(crate) struct Sessions {
     epoch: u64,
     /// Numbers of sessions that the token ended, or C_Finalize
     ended: HashMap<CK_SESSION_HANDLE, Ended>,
+    /// Token and key that a thread has begun a signature with: its C_Sign is that key's also when the session has gone
+    /// from under it meanwhile
+    pub(crate) begun: HashMap<ThreadId, (usize, usize)>,
 }
 
 #[derive(Debug)]

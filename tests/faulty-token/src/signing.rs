@@ -7,7 +7,7 @@ use cryptoki_sys::*;
 use crate::{
     Call, KeyCounts,
     keys::Mechanism,
-    module::{Module, State, Whom},
+    module::{Module, State, Whom, caller},
 };
 
 /// What C_Sign answers.
@@ -142,14 +142,21 @@ impl State {
         self.tokens[token].keys.key(key).check(mechanism)?;
         let session = self.sessions.same(handle, serial).expect("the lock was held since it was looked up");
         session.operation = Some((key, mechanism));
+        self.sessions.begun.insert(caller(), (token, key));
         Ok(())
     }
 
     /// Takes the session's operation, or says how much room it needs.
     fn begin_signing(&mut self, handle: CK_SESSION_HANDLE, room: usize) -> Result<Result<Job, usize>, CK_RV> {
-        let session = self.session(handle, false)?;
-        let (key, mechanism) = session.operation.ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
-        let (token, serial) = (session.token, session.serial);
+        let operation = self.session(handle, false).and_then(|session| {
+            let (key, mechanism) = session.operation.ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+            Ok((session.token, session.serial, key, mechanism))
+        });
+        let (token, serial, key, mechanism) = operation.inspect_err(|_| {
+            if let Some((token, key)) = self.sessions.begun.remove(&caller()) {
+                self.count_of_key(token, key).entered += 1;
+            }
+        })?;
         let len = self.tokens[token].keys.key(key).signature_len();
         if room < len {
             return Ok(Err(len));
@@ -157,6 +164,7 @@ impl State {
         let session = self.sessions.same(handle, serial).expect("the lock was held since it was looked up");
         session.operation = None;
         session.signing = true;
+        self.sessions.begun.remove(&caller());
         self.count_of_key(token, key).entered += 1;
         Ok(Ok(Job { token, key, mechanism, serial }))
     }
