@@ -109,9 +109,10 @@ impl Generation {
 
     /// Opens a session. The module's `opening` is held, as for the next ones.
     ///
-    /// One with the number of another of its sessions shows that the token has ended that one, and nobody has heard of it
-    /// yet; it is not used any more. Where the login has gone too the token began anew, and the handles of its keys may
-    /// name others: then all of the generation is void, and the first who tries to use it says so.
+    /// # Errors
+    /// Beside those of C_OpenSession, when the session shows that the login of this generation has gone, or that the token
+    /// began anew (its number is that of another of our sessions, which the token has so ended, and the login with it).
+    /// The handles of the keys may name others then: the generation is given up before anybody tries to use them.
     pub(super) fn open_session(&self, module: &Module) -> Result<OpenSession> {
         let mut opened = module.open_session(self.slot, Role::Signs, self.number);
         // The anchor may have had the last session that others left us: it is better used.
@@ -120,14 +121,29 @@ impl Generation {
             opened = module.open_session(self.slot, Role::Signs, self.number);
         }
         let opened = opened?;
-        if opened.comes_again() {
-            let info = opened.get_session_info();
-            if !self.is_logged_in() || !info.is_ok_and(|info| is_user(info.session_state())) {
-                self.give_up();
-            }
+        if let Err(error) = self.check_login(&opened) {
+            // Nothing follows from what comes of this.
+            let _ = module.close_session(opened);
+            return Err(error);
         }
         self.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(opened)
+    }
+
+    fn check_login(&self, opened: &OpenSession) -> Result<()> {
+        let again = opened.comes_again();
+        if self.is_logged_in() || again {
+            let holds = match opened.get_session_info() {
+                Ok(info) => self.is_logged_in() && is_user(info.session_state()),
+                // What is wrong with a session that was not there before, it says itself when it is used.
+                Err(_) => !again,
+            };
+            if !holds {
+                self.give_up();
+                return Err(logged_out());
+            }
+        }
+        Ok(())
     }
 
     /// Closes a session that was opened here. The last one ends the login where no anchor holds it, and with it the
@@ -165,6 +181,11 @@ impl Generation {
     fn anchor(&self) -> MutexGuard<'_, Option<OpenSession>> {
         self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What was looked up under the login that is over is void.
+pub(super) fn logged_out() -> Error {
+    Error::of(Kind::NotLoggedIn, "login", "the token has logged us out")
 }
 
 /// Whether somebody is logged in as the user, by what a session says.

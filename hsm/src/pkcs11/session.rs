@@ -10,7 +10,7 @@ use cryptoki_sys::{
 use super::{
     ckr,
     fast::Failure,
-    generation::{Generation, KeyTable, is_user},
+    generation::{Generation, KeyTable, is_user, logged_out},
     keys::{self, FoundKey},
     mechanism::{self, Data},
     module::OpenSession,
@@ -300,11 +300,6 @@ const NO_RANDOM: [CK_RV; 2] = [CKR_FUNCTION_NOT_SUPPORTED, CKR_RANDOM_NO_RNG];
 fn not_logged_in() -> Error {
     let verdict = Verdict { rung: Rung::Login, ..Kind::NotLoggedIn.verdict() };
     Error::new(Kind::NotLoggedIn, verdict, "key", "nothing was looked up in this generation yet")
-}
-
-/// What was looked up under the login that is over is void.
-fn logged_out() -> Error {
-    Error::of(Kind::NotLoggedIn, "login", "the token has logged us out")
 }
 
 fn nonsense(len: impl std::fmt::Display, expected: usize) -> Error {

@@ -131,7 +131,7 @@ impl Token {
         Some((full_ns * self.slowness).clamp(1, 4 * self.plan.stuck_after_ns))
     }
 
-    /// C_OpenSession, in a new generation if the last was given up.
+    /// C_OpenSession, in a new generation if the last was given up. One that finds the login gone ends the generation.
     pub(super) fn open(&mut self, module: &Module, now_ns: u64) -> Result<Handle, Error> {
         self.expire(now_ns);
         let opened = self.reached(module).and_then(|()| {
@@ -146,6 +146,10 @@ impl Token {
             self.generation += 1;
             self.given_up = false;
             self.looked_up = false;
+        }
+        if self.looked_up && !self.logged_in {
+            self.given_up = true;
+            return Err(Answer::NotLoggedIn.beside_sign("C_GetSessionInfo"));
         }
         if self.open.is_empty() {
             self.next_number = 1;
@@ -370,7 +374,10 @@ impl Token {
     /// Sessions that nobody used for too long are gone.
     fn expire(&mut self, now_ns: u64) {
         if let Some(expiry_ns) = self.plan.expiry_ns {
+            let before = self.open.len();
             self.open.retain(|_, &mut (_, used_ns)| now_ns.saturating_sub(used_ns) <= expiry_ns);
+            // The anchor stood idle for longer still.
+            self.logged_in &= self.open.len() == before || !self.open.is_empty();
         }
     }
 

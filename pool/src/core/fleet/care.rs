@@ -1,6 +1,6 @@
 //! Care for sessions: what they answer to being opened, logged in, kept alive and closed, and what operators ask for.
 
-use segl_hsm::{Error, Rung};
+use segl_hsm::{Error, Kind, Rung};
 
 use super::{Fleet, Standing, State};
 use crate::core::event::{Action, Alarm, Generation, SessionId};
@@ -30,8 +30,13 @@ impl Fleet {
                 self.release(now_ns, id, out);
             }
             Err(error) => {
+                let spoilt = self.session(id).spoilt.is_some();
                 self.set(id, State::Closed);
-                self.open_failed(now_ns, index, error, out);
+                if error.kind() != Kind::NotLoggedIn {
+                    self.open_failed(now_ns, index, error, out);
+                } else if !spoilt {
+                    self.login_gone(now_ns, index, error, out);
+                }
             }
         }
         self.tend(now_ns, index, out);

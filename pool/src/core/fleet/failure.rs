@@ -122,6 +122,13 @@ impl Fleet {
         }
     }
 
+    /// A new session found the login of the others gone: with it all of them are void, whether they have heard of it or
+    /// not, and the token itself is none the worse for it.
+    pub(super) fn login_gone<P>(&mut self, now_ns: u64, index: u16, error: Error, out: &mut Vec<Action<P>>) {
+        self.tokens[usize::from(index)].note(now_ns, error.clone());
+        self.rebuild(now_ns, index, &error, out);
+    }
+
     /// An open or a login failed: a pause for the whole token, and no hope while no session of it signs.
     pub(super) fn token_failed<P>(&mut self, now_ns: u64, index: u16, error: Error, out: &mut Vec<Action<P>>) {
         let rung = error.verdict().rung;

@@ -154,7 +154,8 @@ impl Watch {
         if !self.settles(id, generation, Standing::Opening, then) {
             return;
         }
-        let index = self.place(id).token;
+        let place = self.place(id).clone();
+        let index = place.token;
         let others = self.taken(index);
         let lost = self.places.iter().filter(|place| place.token == index && place.lost).count();
         let retry_ns = self.script.rules.session_count_retry_ns;
@@ -166,6 +167,13 @@ impl Watch {
                 let cap =
                     token.cap.filter(|&(_, until_ns)| now_ns < until_ns).map_or(others, |(cap, _)| cap.min(others));
                 token.cap = Some((cap, now_ns.saturating_add(retry_ns)));
+            }
+            // It finds the login of those before it gone.
+            Err(error) if error.kind() == Kind::NotLoggedIn => {
+                token.failures += 1;
+                if !place.spoilt {
+                    self.void(&place);
+                }
             }
             Err(error) => {
                 token.failures += 1;
@@ -256,24 +264,32 @@ impl Watch {
             return;
         }
         place.spoilt = true;
-        let (opened, since_ns) = (place.opened, place.since_ns);
-        // What was opened while the call ran may belong to what came after.
-        let void = self.opened_ns.partition_point(|&at_ns| at_ns <= since_ns) as u64;
-        let latest = self.next_opened - 1;
+        let place = place.clone();
         let token = self.token_of(id);
         token.login_doubted |= rung == Rung::Login;
         token.failures += u32::from(rung >= Rung::Token);
-        // What is said of sessions that are void says nothing of those that came after them.
-        if rung >= Rung::Token && opened > token.void {
-            token.void = void;
-            token.doubtful = latest;
-            token.logged_in &= void < latest;
-            token.login_doubted = true;
-            token.needs_operator |= Self::is_wrong(error);
-            if Self::is_wrong(error) {
-                token.vouched = false;
-            }
+        if rung >= Rung::Token && self.void(&place) && Self::is_wrong(error) {
+            let token = self.token_of(id);
+            token.needs_operator = true;
+            token.vouched = false;
         }
+    }
+
+    /// A call that this place was in says that all sessions of its token are void; not so if the place is itself: that says
+    /// nothing of those that came after it.
+    fn void(&mut self, place: &PlaceSeen) -> bool {
+        // What was opened while the call ran may belong to what came after.
+        let void = self.opened_ns.partition_point(|&at_ns| at_ns <= place.since_ns) as u64;
+        let latest = self.next_opened - 1;
+        let token = &mut self.tokens[usize::from(place.token)];
+        if place.opened <= token.void {
+            return false;
+        }
+        token.void = void;
+        token.doubtful = latest;
+        token.logged_in &= void < latest;
+        token.login_doubted = true;
+        true
     }
 
     /// What a thread says that was given up speaks for the token's trouble, if it is in doubt that the login holds.
