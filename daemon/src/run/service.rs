@@ -77,12 +77,14 @@ impl Health {
 
 /// Feeds the service manager's watchdog for as long as [`Health`] is well, whatever else the main thread waits for.
 pub(super) async fn feed_watchdog(health: Health) {
-    let every = sd_notify::watchdog_enabled().map_or(LOOK_EVERY, |limit| limit / 3);
-    let mut ticks = tokio::time::interval(every);
+    let watchdog = sd_notify::watchdog_enabled();
+    let mut ticks = tokio::time::interval(watchdog.map_or(LOOK_EVERY, |limit| limit / 3));
     loop {
         ticks.tick().await;
         match health.check() {
-            Ok(()) => tell(&[NotifyState::Watchdog]),
+            // Nobody else reads it, and a socket that is full would hold us up.
+            Ok(()) if watchdog.is_some() => tell(&[NotifyState::Watchdog]),
+            Ok(()) => {}
             Err(why) => tracing::error!(why, "not well: the watchdog is not fed"),
         }
     }
