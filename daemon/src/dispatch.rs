@@ -164,7 +164,7 @@ impl<'a> Asked<'a> {
     }
 
     fn place(&self, key: KeyId) -> Refusable<Place> {
-        match self.reactor.keys().card(key).map(|card| card.readiness(self.now_unix_s)) {
+        match self.snapshot.cards.get(&key).map(|card| card.readiness(self.now_unix_s)) {
             Some(Readiness::Usable(place)) => Ok(place),
             Some(Readiness::Unavailable) | None => {
                 Err(Error::of(Code::KeyUnavailable, "no token has shown this key yet").retry_after(KEY_RETRY_MS))

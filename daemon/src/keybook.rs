@@ -24,10 +24,13 @@ use crate::{
 /// No token may be used.
 const NOWHERE: u32 = u32::MAX;
 
+/// The keys of a configuration.
+pub(crate) type Cards = HashMap<KeyId, Arc<KeyCard>>;
+
 /// All keys.
 #[derive(Debug, Default)]
 pub(crate) struct KeyBook {
-    cards: ArcSwap<HashMap<KeyId, Arc<KeyCard>>>,
+    cards: ArcSwap<Cards>,
     /// The pool's route table: it only grows, so that a route's number keeps its meaning
     routes: Mutex<Vec<TokenSet>>,
 }
@@ -37,13 +40,22 @@ pub(crate) struct KeyBook {
 pub(crate) struct KeyCard {
     /// What the configuration says
     pub(crate) entry: Arc<KeyEntry>,
+    /// What the tokens say: one and the same under every configuration that has the key
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
     /// By token index, as far as they have reported
     holdings: Mutex<Vec<(u16, Holding)>>,
     /// The last self-test on each token, for the operator
     tests: Mutex<HashMap<u16, LastTest>>,
     /// What the tokens showed
     shown: ArcSwapOption<Shown>,
+    /// Written under the holdings' lock
     route: AtomicU32,
+    /// For each token of the route the route over the others, if there are others
+    detours: Mutex<Vec<(u16, RouteId)>>,
 }
 
 /// How a key's last self-test on a token ended.
@@ -113,17 +125,19 @@ pub(crate) enum Readiness {
 }
 
 impl KeyBook {
-    /// Takes over the keys of a configuration; what is known of those that stay is kept.
-    pub(crate) fn replace(&self, entries: impl Iterator<Item = Arc<KeyEntry>>) {
+    /// Takes over the keys of a configuration; what is known of those that stay is kept. Returns their cards.
+    pub(crate) fn replace(&self, entries: impl Iterator<Item = Arc<KeyEntry>>) -> Arc<Cards> {
         let known = self.cards.load();
         let cards = entries.map(|entry| {
-            let id = entry.id;
-            (id, Arc::new(known.get(&id).map_or_else(|| KeyCard::new(entry.clone()), |old| old.with(entry.clone()))))
+            let state = known.get(&entry.id).map(|old| old.state.clone()).unwrap_or_default();
+            (entry.id, Arc::new(KeyCard { entry, state }))
         });
-        self.cards.store(Arc::new(cards.collect()));
+        let cards: Arc<Cards> = Arc::new(cards.collect());
+        self.cards.store(cards.clone());
+        cards
     }
 
-    /// The card of a key of the configuration in force.
+    /// The card of a key, if it is one of those that are looked after now.
     pub(crate) fn card(&self, id: KeyId) -> Option<Arc<KeyCard>> {
         self.cards.load().get(&id).cloned()
     }
@@ -186,31 +200,22 @@ impl KeyBook {
     }
 }
 
-impl KeyCard {
-    fn new(entry: Arc<KeyEntry>) -> KeyCard {
-        KeyCard {
-            entry,
+impl Default for State {
+    fn default() -> Self {
+        State {
             holdings: Mutex::default(),
             tests: Mutex::default(),
             shown: ArcSwapOption::empty(),
             route: AtomicU32::new(NOWHERE),
+            detours: Mutex::default(),
         }
     }
+}
 
-    /// The same key under a new configuration.
-    fn with(&self, entry: Arc<KeyEntry>) -> KeyCard {
-        KeyCard {
-            entry,
-            holdings: Mutex::new(self.holdings()),
-            tests: Mutex::new(self.tests.lock().unwrap_or_else(PoisonError::into_inner).clone()),
-            shown: ArcSwapOption::new(self.shown.load_full()),
-            route: AtomicU32::new(self.route.load(Ordering::Relaxed)),
-        }
-    }
-
+impl KeyCard {
     /// What each token said, by index.
     pub(crate) fn holdings(&self) -> Vec<(u16, Holding)> {
-        self.holdings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.holdings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn holding(&self, token: u16) -> Option<Holding> {
@@ -219,18 +224,30 @@ impl KeyCard {
 
     /// The public key, once a token has shown it.
     pub(crate) fn shown(&self) -> Option<Arc<Shown>> {
-        self.shown.load_full()
+        self.state.shown.load_full()
     }
 
     /// The tokens where it passed.
     pub(crate) fn fit_tokens(&self) -> TokenSet {
-        let passed = |(token, holding): &(u16, Holding)| matches!(holding, Holding::Passed(_)).then_some(*token);
-        self.holdings().iter().filter_map(passed).collect()
+        passed(&self.holdings())
     }
 
-    /// Requests go this way from now on; none: nowhere.
-    pub(crate) fn set_route(&self, route: Option<RouteId>) {
-        self.route.store(route.map_or(NOWHERE, |route| route.0), Ordering::Relaxed);
+    /// Requests go over the tokens where it passed from now on, by the routes that `route` knows: over all of them, and
+    /// over those that are left when one of them is withdrawn, so that nobody has to wait for the next time.
+    pub(crate) fn put_route_right(&self, route: impl Fn(TokenSet) -> RouteId) {
+        loop {
+            let fit = self.fit_tokens();
+            let all = (!fit.is_empty()).then(|| route(fit));
+            let others = fit.iter().map(|token| (token, fit.without(TokenSet::only(token))));
+            let detours = others.filter(|(_, others)| !others.is_empty()).map(|(token, others)| (token, route(others)));
+            let detours = detours.collect();
+            // Something may have been withdrawn meanwhile.
+            let holdings = self.state.holdings.lock().unwrap_or_else(PoisonError::into_inner);
+            if passed(&holdings) == fit {
+                *self.state.detours.lock().unwrap_or_else(PoisonError::into_inner) = detours;
+                return self.state.route.store(all.map_or(NOWHERE, |route| route.0), Ordering::Relaxed);
+            }
+        }
     }
 
     /// Whether it can be used now, and where.
@@ -239,7 +256,7 @@ impl KeyCard {
             Validity::Valid => {}
             Validity::NotYet | Validity::Expired => return Readiness::Expired,
         }
-        match (self.route.load(Ordering::Relaxed), self.shown.load().as_ref()) {
+        match (self.state.route.load(Ordering::Relaxed), self.state.shown.load().as_ref()) {
             (NOWHERE, _) | (_, None) => self.why_nowhere(),
             (route, Some(shown)) => {
                 Readiness::Usable(Place { route: RouteId(route), only_token: None, spki_sha256: shown.spki_sha256 })
@@ -268,7 +285,8 @@ impl KeyCard {
             Ok(info) => info,
             Err(why) => return self.set(token, Holding::Unfit(why)),
         };
-        if let Some(shown) = self.shown().filter(|shown| shown.info.spki_der != info.spki_der) {
+        let shown = self.show(info);
+        if shown.info.spki_der != info.spki_der {
             let [theirs, first] = [spki_sha256(&info.spki_der), shown.spki_sha256]
                 .map(|sha256| sha256[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>());
             let why = format!(
@@ -276,14 +294,20 @@ impl KeyCard {
             );
             return self.set(token, Holding::Stranger(why));
         }
-        if self.shown().is_none() {
-            let spki_sha256 = spki_sha256(&info.spki_der);
-            self.shown.store(Some(Arc::new(Shown { info: info.clone(), spki_sha256 })));
-        }
         // What has passed before is the same key still: it goes on while it is tested again.
         if !matches!(self.holding(token), Some(Holding::Passed(_))) {
             self.set(token, Holding::Untested);
         }
+    }
+
+    /// The public key that was shown first: this one, if there was none. Several tokens may report at the same moment.
+    fn show(&self, info: &KeyInfo) -> Arc<Shown> {
+        if let Some(shown) = self.shown() {
+            return shown;
+        }
+        let mine = Arc::new(Shown { info: info.clone(), spki_sha256: spki_sha256(&info.spki_der) });
+        let before = self.state.shown.compare_and_swap(&None::<Arc<Shown>>, Some(mine.clone()));
+        before.as_ref().map_or(mine, Arc::clone)
     }
 
     /// A self-test ended. What has become unfit meanwhile stays so.
@@ -295,24 +319,23 @@ impl KeyCard {
 
     /// Notes how a self-test ended, for whoever asks.
     pub(crate) fn note_test(&self, token: u16, test: LastTest) {
-        self.tests.lock().unwrap_or_else(PoisonError::into_inner).insert(token, test);
+        self.state.tests.lock().unwrap_or_else(PoisonError::into_inner).insert(token, test);
     }
 
     /// The last self-test on that token.
     pub(crate) fn last_test(&self, token: u16) -> Option<LastTest> {
-        self.tests.lock().unwrap_or_else(PoisonError::into_inner).get(&token).cloned()
+        self.state.tests.lock().unwrap_or_else(PoisonError::into_inner).get(&token).cloned()
     }
 
     fn refuse_everywhere(&self, why: &str) {
-        for (_, holding) in self.holdings.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
-            *holding = Holding::Unfit(why.to_owned());
-        }
-        self.set_route(None);
+        let mut holdings = self.state.holdings.lock().unwrap_or_else(PoisonError::into_inner);
+        holdings.iter_mut().for_each(|(_, holding)| *holding = Holding::Unfit(why.to_owned()));
+        self.state.route.store(NOWHERE, Ordering::Relaxed);
     }
 
-    /// A token that does not pass any more is withdrawn at once; the keeper finds the way over those that are left.
+    /// A token that does not pass any more is withdrawn at once: requests go to the others.
     fn set(&self, token: u16, holding: Holding) {
-        let mut holdings = self.holdings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holdings = self.state.holdings.lock().unwrap_or_else(PoisonError::into_inner);
         let passes = matches!(holding, Holding::Passed(_));
         let before = match holdings.iter_mut().find(|(at, _)| *at == token) {
             Some((_, old)) => Some(std::mem::replace(old, holding)),
@@ -322,9 +345,18 @@ impl KeyCard {
             }
         };
         if !passes && matches!(before, Some(Holding::Passed(_))) {
-            self.set_route(None);
+            // A detour goes around one token: the next one to be withdrawn finds none, and the keeper a new way.
+            let detours = std::mem::take(&mut *self.state.detours.lock().unwrap_or_else(PoisonError::into_inner));
+            let detour = detours.into_iter().find_map(|(around, route)| (around == token).then_some(route.0));
+            self.state.route.store(detour.unwrap_or(NOWHERE), Ordering::Relaxed);
         }
     }
+}
+
+/// The tokens where it passed.
+fn passed(holdings: &[(u16, Holding)]) -> TokenSet {
+    let passed = |(token, holding): &(u16, Holding)| matches!(holding, Holding::Passed(_)).then_some(*token);
+    holdings.iter().filter_map(passed).collect()
 }
 
 /// What a token holds under a key's locator, or why it does not go with the configuration.
@@ -360,6 +392,8 @@ pub(crate) fn phase_name(phase: VersionPhase) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Barrier, thread};
+
     use segl_hsm::{Algorithm, KeyType};
 
     use super::*;
@@ -403,7 +437,7 @@ mod tests {
     fn pass(book: &KeyBook, id: u32, token: u16) {
         let card = book.card(KeyId(id)).unwrap();
         card.tested(token, Ok(()));
-        card.set_route(Some(book.route(card.fit_tokens()).0));
+        card.put_route_right(|tokens| book.route(tokens).0);
     }
 
     fn is_usable(book: &KeyBook, id: u32) -> bool {
@@ -444,6 +478,57 @@ mod tests {
         // The token that was right all along is restored from its own backup.
         book.reported(1, &[holds(1, b"one")]);
         assert!(book.strangers(None).is_empty());
+    }
+
+    #[test]
+    fn where_two_tokens_show_different_keys_at_the_same_moment_one_is_the_stranger() {
+        for _ in 0..200 {
+            let book = book(&[entry(1, Purpose::Digest)]);
+            let together = Barrier::new(2);
+            thread::scope(|scope| {
+                for (token, key) in [(0, b"one".as_slice()), (1, b"another")] {
+                    let (book, together) = (&book, &together);
+                    scope.spawn(move || {
+                        together.wait();
+                        book.reported(token, &[holds(1, key)]);
+                    });
+                }
+            });
+            assert_eq!(book.strangers(None).len(), 1);
+        }
+    }
+
+    #[test]
+    fn when_one_token_is_withdrawn_requests_go_to_the_others_at_once() {
+        let book = book(&[entry(1, Purpose::Digest)]);
+        let place = || match book.card(KeyId(1)).unwrap().readiness(clock::unix_s()) {
+            Readiness::Usable(place) => Some(book.routes.lock().unwrap()[place.route.0 as usize].iter().collect()),
+            _ => None::<Vec<_>>,
+        };
+        for token in 0..3 {
+            book.reported(token, &[holds(1, b"one")]);
+            pass(&book, 1, token);
+        }
+        assert_eq!(place(), Some(vec![0, 1, 2]));
+        book.reported(1, &[holds(1, b"another")]);
+        assert_eq!(place(), Some(vec![0, 2]));
+        book.card(KeyId(1)).unwrap().tested(2, Err("a wrong signature".into()));
+        assert_eq!(place(), None, "until the keeper has found the next way");
+        pass(&book, 1, 0);
+        assert_eq!(place(), Some(vec![0]));
+        book.card(KeyId(1)).unwrap().tested(0, Err("a wrong signature".into()));
+        assert_eq!(place(), None, "nobody is left");
+    }
+
+    #[test]
+    fn what_tokens_say_of_a_key_counts_under_the_configuration_before_as_well() {
+        let book = book(&[entry(1, Purpose::Digest)]);
+        book.reported(0, &[holds(1, b"one")]);
+        pass(&book, 1, 0);
+        let before = book.card(KeyId(1)).unwrap();
+        book.replace([entry(1, Purpose::Digest)].into_iter());
+        book.reported(0, &[holds(1, b"another")]);
+        assert!(!matches!(before.readiness(clock::unix_s()), Readiness::Usable(_)));
     }
 
     #[test]

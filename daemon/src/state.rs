@@ -15,7 +15,7 @@ use segl_wire::{Hello, Limits as WireLimits};
 use crate::{
     config::Limits,
     gate::Gate,
-    keybook::KeyBook,
+    keybook::{Cards, KeyBook},
     meters::{TenantCounts, Times},
     policy::{Policy, TenantId},
     signing::Desk,
@@ -28,6 +28,8 @@ use crate::{
 pub(crate) struct Snapshot {
     /// Who may do what
     pub(crate) policy: Policy,
+    /// The keys it speaks of
+    pub(crate) cards: Arc<Cards>,
     /// Who we are and who may connect
     pub(crate) tls: TlsSnapshot,
 }
@@ -38,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     /// The only road to the keys
     pub(crate) desk: Desk,
-    /// What is known of each key
+    /// What is known of each key that is looked after: a little more than those in force while a reload is under way
     pub(crate) keys: Arc<KeyBook>,
     /// Names of the tokens, by their index in the pool
     pub(crate) token_names: Vec<Arc<str>>,

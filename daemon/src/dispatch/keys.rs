@@ -9,14 +9,14 @@ use super::{Asked, Refusable};
 use crate::{
     certificate::Chain,
     clock,
-    keybook::Shown,
+    keybook::{Cards, Shown},
     policy::{GrantView, KeyEntry},
     reactor::Reactor,
 };
 
 impl Asked<'_> {
     pub(super) fn list_keys(&self) -> Refusable {
-        let Asked { reactor, connection, client, id, .. } = self;
+        let Asked { reactor, connection, client, snapshot, id, .. } = self;
         self.read::<ListKeys<'_>>()?;
         // The shortest question with the longest answer: it waits until the ones before have been read.
         if connection.pending_bytes() > reactor.limits().pending_output_max / 2 {
@@ -24,7 +24,8 @@ impl Asked<'_> {
             return Err(Error::of(Code::TooManyInFlight, text));
         }
         let now_unix_s = clock::unix_s();
-        let mut granted: Vec<_> = client.tenant.grants().filter_map(|grant| Listed::new(grant, reactor)).collect();
+        let mut granted: Vec<_> =
+            client.tenant.grants().filter_map(|grant| Listed::new(grant, &snapshot.cards, reactor)).collect();
         granted.sort_by(|a, b| a.grant.key.name().cmp(b.grant.key.name()));
         let keys = granted.iter().map(|listed| listed.told(now_unix_s)).collect();
         connection.send(Kind::Keys, *id, &Keys { keys }, 0);
@@ -48,10 +49,10 @@ struct Version<'g> {
 }
 
 impl<'g> Listed<'g> {
-    /// None during a reload that takes the key away.
-    fn new(grant: GrantView<'g>, reactor: &Reactor) -> Option<Listed<'g>> {
+    /// None where it is a key without a version.
+    fn new(grant: GrantView<'g>, cards: &Cards, reactor: &Reactor) -> Option<Listed<'g>> {
         let version = |entry: &'g Arc<KeyEntry>| {
-            let card = reactor.keys().card(entry.id)?;
+            let card = cards.get(&entry.id)?;
             Some(Version { entry, shown: card.shown(), state: card.state(|route| reactor.route_usable(route)) })
         };
         let versions: Vec<_> = grant.key.versions().iter().filter_map(version).collect();

@@ -444,8 +444,7 @@ impl Trials {
     /// Also of what was not tested something may have been withdrawn.
     fn put_routes_right(&self) {
         for card in self.shared.keys.cards() {
-            let fit = card.fit_tokens();
-            card.set_route((!fit.is_empty()).then(|| self.route_over(fit)));
+            card.put_route_right(|tokens| self.route_over(tokens));
         }
     }
 

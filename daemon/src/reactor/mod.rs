@@ -128,10 +128,6 @@ impl Reactor {
         &self.shared.desk
     }
 
-    pub(crate) fn keys(&self) -> &KeyBook {
-        &self.shared.keys
-    }
-
     /// Whether some session could sign by this route, as of a moment ago: a client that asks for its keys again and
     /// again must not hold the pool's lock.
     pub(crate) fn route_usable(&self, route: RouteId) -> bool {

@@ -45,14 +45,14 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
     }
     let tokens = tokens::build(config)?;
     let mut registry = Registry::new();
-    let snapshot = Snapshot { policy: Policy::new(config, &mut registry), tls: TlsSnapshot::new(&config.tls, None)? };
-    tokens.add_keys(snapshot.policy.keys());
-    tokens.verify(snapshot.policy.keys());
+    let (policy, tls) = (Policy::new(config, &mut registry), TlsSnapshot::new(&config.tls, None)?);
+    tokens.add_keys(policy.keys());
+    tokens.verify(policy.keys());
 
     let reactors = config.reactor.cores.len().max(1);
     let inboxes: Vec<Arc<ReactorInbox>> = (0..reactors).map(|_| Arc::default()).collect();
     let keys: Arc<KeyBook> = Arc::default();
-    keys.replace(snapshot.policy.keys().iter().cloned());
+    let cards = keys.replace(policy.keys().iter().cloned());
     let (news, tests, keeper) = Keeper::prepare(keys.clone(), tokens.names(), tokens.modules());
     let mut pool_inboxes: Vec<Arc<dyn Inbox>> = inboxes.iter().map(|inbox| inbox.clone() as _).collect();
     pool_inboxes.push(Arc::new(tests));
@@ -75,7 +75,7 @@ pub(crate) fn assemble(config: &Config) -> Result<Assembly, RunError> {
         tenants: Arc::default(),
         progress: (0..reactors).map(|_| Heartbeat::default()).collect(),
         clock: Watch::default(),
-        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+        snapshot: Arc::new(ArcSwap::from_pointee(Snapshot { policy, cards, tls })),
     });
     let keeper = keeper.start(shared.clone(), tests_inbox).map_err(system("the keeper's thread"))?;
     await_tokens(&shared, &keeper);

@@ -98,10 +98,9 @@ impl Inner {
         let summary =
             format!("{} keys, {} tenants, {} CRLs", policy.keys().len(), policy.tenants().len(), tls.crls.len());
         self.test_replacements(&old, policy.keys());
-        // The book first: a key that is granted and not yet in it would look as if no token had it.
         self.tokens.verify(policy.keys());
-        self.shared.keys.replace(policy.keys().iter().cloned());
-        self.shared.snapshot.store(Arc::new(Snapshot { policy, tls }));
+        let cards = self.shared.keys.replace(policy.keys().iter().cloned());
+        self.shared.snapshot.store(Arc::new(Snapshot { policy, cards, tls }));
         self.digest = *config.digest();
         self.keeper.keys_replaced();
         if !self.keeper.wait_until_idle(LOOK_UP) {

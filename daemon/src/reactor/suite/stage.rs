@@ -107,7 +107,7 @@ impl Stage {
     }
 
     fn card(&self, label: &str) -> Arc<KeyCard> {
-        self.reactor.keys().cards().into_iter().find(|card| *card.entry.label == *label).unwrap()
+        self.reactor.shared.keys.cards().into_iter().find(|card| *card.entry.label == *label).unwrap()
     }
 
     /// How a key or a version stands, and how often the journal says that it was to be used.
