@@ -3,8 +3,12 @@
 use std::process::{Child, Stdio};
 
 use segl_tests::{site::Token, softhsm};
+use serde_json::Value;
 
-use super::{container::Container, host::Host};
+use super::{
+    container::Container,
+    host::{Host, with_a_clock},
+};
 use crate::room::{connect, sound, until};
 
 /// What segld.service ends with when systemd can not unseal a credential (systemd.exec(5)).
@@ -122,10 +126,11 @@ fn what_is_sealed_to_a_tpm_is_worthless_beside_another_one_and_what_is_sealed_to
 #[test]
 #[ignore = "needs root and a container: cargo xtask test --stage systemd"]
 fn a_credential_that_is_missing_or_was_sealed_for_something_else_starts_nothing() {
-    let host = Host::boot("segl-wrong", Token::SoftHsm);
+    let host = Host::boot_with("segl-wrong", Token::SoftHsm, |container, site| with_a_clock(container, site));
     let refused = |what: &str| {
         assert!(host.systemctl(&["start", "segld.service"]).is_err(), "{what}");
         assert_eq!(host.container.show("segld.service", "ExecMainStatus").unwrap(), CREDENTIALS, "{what}");
+        host.is_down();
         host.systemctl(&["stop", "segld.service"]).unwrap();
     };
     refused("nothing is sealed");
@@ -139,12 +144,13 @@ fn a_credential_that_is_missing_or_was_sealed_for_something_else_starts_nothing(
     host.seal_all();
     host.systemctl(&["start", "segld.service"]).unwrap();
     host.await_keys();
+    host.is_well();
 }
 
 #[test]
 #[ignore = "needs root and a container: cargo xtask test --stage systemd"]
 fn a_sealed_pin_that_is_wrong_is_tried_once_and_the_right_one_after_a_restart() {
-    let host = Host::boot("segl-pin", Token::SoftHsm);
+    let host = Host::boot_with("segl-pin", Token::SoftHsm, |container, site| with_a_clock(container, site));
     host.seal_all();
     host.seal("host", "pin", b"not the PIN");
     host.systemctl(&["start", "segld.socket", "segld.service"]).unwrap();
@@ -157,6 +163,9 @@ fn a_sealed_pin_that_is_wrong_is_tried_once_and_the_right_one_after_a_restart() 
     );
     let said = host.container.log("segld.service").unwrap();
     assert!(said.contains("CKR_PIN_INCORRECT"), "{said}");
+    let status = host.is_unwell(2, "NO KEY CAN SIGN");
+    let waits = |finding: &Value| finding["what"].as_str().unwrap().contains("token softhsm waits for you");
+    assert!(status["findings"].as_array().unwrap().iter().any(waits), "{status:#}");
     // After a restart it is not tried a second time.
     host.systemctl(&["restart", "segld.service"]).unwrap();
     let said = host.container.log("segld.service").unwrap();
@@ -166,4 +175,5 @@ fn a_sealed_pin_that_is_wrong_is_tried_once_and_the_right_one_after_a_restart() 
     host.systemctl(&["restart", "segld.service"]).unwrap();
     host.await_keys();
     host.inside(|| sound(&mut connect(&host.site, 0)));
+    host.is_well();
 }

@@ -115,4 +115,9 @@ fn when_segld_can_not_go_on_what_the_doctor_says_is_in_the_journal() {
     let said = || host.container.log("segld-doctor.service").unwrap();
     crate::room::until("the doctor has spoken", || said().contains("credential pin"));
     assert!(said().contains("/etc/segl/credentials/pin.cred: No such file"), "{}", said());
+    // Where systemd itself only says that it failed to set up credentials.
+    host.seal_as("host", "another-hsm", softhsm::PIN.as_bytes(), "/etc/segl/credentials/pin.cred");
+    assert!(host.systemctl(&["start", "segld.service"]).is_err());
+    crate::room::until("the doctor names what is wrong with the credential", || said().contains("another-hsm"));
+    assert!(!said().contains(softhsm::PIN));
 }

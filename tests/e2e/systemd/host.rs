@@ -9,6 +9,7 @@ use segl_tests::{
     site::{Site, Token, await_keys},
     softhsm,
 };
+use serde_json::Value;
 
 use super::container::Container;
 
@@ -119,9 +120,55 @@ impl Host {
         });
     }
 
+    /// What `segl status` says to root: its exit status, and the status itself, null where there is none.
+    pub(super) fn status(&self) -> (i32, Value) {
+        let output = self.container.try_run(&["segl", "status", "--json"]).unwrap();
+        let status = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code().unwrap(), status)
+    }
+
+    /// It says that all is well with this process, whose keys sign.
+    #[track_caller]
+    pub(super) fn is_well(&self) -> Value {
+        let (exit, status) = self.status();
+        assert_eq!(
+            (exit, &status["health"], &status["findings"]),
+            (0, &"ok".into(), &Value::Array(vec![])),
+            "{status:#}"
+        );
+        let pid = self.container.show("segld.service", "MainPID").unwrap();
+        assert_eq!(status["daemon"]["pid"].to_string(), pid, "{status:#}");
+        assert!(status["tokens"].as_array().unwrap().iter().all(|token| token["state"] == "ready"), "{status:#}");
+        assert!(status["keys"].as_array().unwrap().iter().all(|key| key["state"] == "usable"), "{status:#}");
+        status
+    }
+
+    /// It says this first, with this exit status.
+    #[track_caller]
+    pub(super) fn is_unwell(&self, exit: i32, finding: &str) -> Value {
+        let (said, status) = self.status();
+        let first = status["findings"][0]["what"].as_str().unwrap_or_default();
+        assert!(said == exit && first.contains(finding), "exit {said}: {status:#}");
+        status
+    }
+
+    /// There is none that answers.
+    #[track_caller]
+    pub(super) fn is_down(&self) {
+        let output = self.container.try_run(&["segl", "status"]).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && said.contains("segld does not run here"), "{output:?}");
+    }
+
     pub(super) fn systemctl(&self, words: &[&str]) -> Result<String> {
         self.container.run(&[&["systemctl"], words].concat())
     }
+}
+
+/// The container has no time daemon, which the status would rightly tell of: something else vouches for its clock.
+pub(super) fn with_a_clock(container: &Container, site: &mut Site) {
+    container.put("/etc/segl/segld/clock", b"").unwrap();
+    site.segld_toml.push_str("\n[host]\nclock_marker = \"clock\"\n");
 }
 
 /// Installs programs, units, users and directories as a package would.

@@ -15,10 +15,11 @@ use segl_tests::{
     openssl, programs, signing,
     site::{P256, Site, Token, await_keys},
 };
+use serde_json::Value;
 
 use self::{
     container::Container,
-    host::{Host, install},
+    host::{Host, install, with_a_clock},
 };
 
 /// What the units that were stopped in order have recorded, which is sound.
@@ -88,21 +89,29 @@ fn sign(container: &Container, site: &Site, reference: &str) {
 #[test]
 #[ignore = "needs root and a container: cargo xtask test --stage systemd"]
 fn a_connection_to_the_socket_starts_segld_which_signs_reloads_and_stops_in_order() {
-    let host = Host::boot("segl-life", Token::Embedded);
+    let host = Host::boot_with("segl-life", Token::Embedded, |container, site| with_a_clock(container, site));
     host.seal("host", "pin", b"of no use to the embedded token");
     host.seal_tls_key("host");
     let Host { container, site, .. } = &host;
 
     container.run(&["systemctl", "start", "segld.socket", "segl-broker.socket"]).unwrap();
     assert_eq!(container.show("segld.service", "ActiveState").unwrap(), "inactive");
+    host.is_down();
     container.run(&["systemctl", "start", "segl-broker.service"]).unwrap();
     container.in_network(|| await_keys(&site.broker_admin()?)).unwrap().unwrap();
     assert_eq!(container.show("segld.service", "ActiveState").unwrap(), "active", "the broker's connection started it");
     sign(container, site, "before-the-reload");
+    let status = host.is_well();
+    assert_eq!(
+        (&status["daemon"]["reload"], &status["daemon"]["connections"]),
+        (&Value::Null, &2.into()),
+        "{status:#}"
+    );
 
     let pid = container.show("segld.service", "MainPID").unwrap();
     container.run(&["systemctl", "reload", "segld.service", "segl-broker.service"]).unwrap();
     sign(container, site, "after-the-reload");
+    assert_eq!(host.is_well()["daemon"]["reload"]["ok"], true);
     assert_eq!(container.show("segld.service", "MainPID").unwrap(), pid);
     assert_eq!(container.show("segld.service", "NRestarts").unwrap(), "0");
 
@@ -111,4 +120,5 @@ fn a_connection_to_the_socket_starts_segld_which_signs_reloads_and_stops_in_orde
         assert_eq!(container.show(unit, "Result").unwrap(), "success", "{unit}");
         assert_eq!(container.show(unit, "ExecMainStatus").unwrap(), "0", "{unit}");
     }
+    host.is_down();
 }

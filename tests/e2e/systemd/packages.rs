@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use segl_tests::site::{Site, Token, await_keys};
 
-use super::{container::Container, host::Host, sign};
+use super::{
+    container::Container,
+    host::{Host, with_a_clock},
+    sign,
+};
 use crate::packages;
 
 /// Puts both packages into the container and installs them.
@@ -33,7 +37,7 @@ fn paths(container: &Container) -> BTreeSet<String> {
 #[ignore = "needs root and a container: cargo xtask test --stage systemd"]
 fn packages_start_nothing_sign_once_configured_and_leave_the_journal_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
-    let site = Site::create(&dir.path().join("site"), Token::Embedded, &[]).unwrap();
+    let mut site = Site::create(&dir.path().join("site"), Token::Embedded, &[]).unwrap();
     let mut container = Container::prepare("segl-packages").unwrap();
     container.boot().unwrap();
     let before = paths(&container);
@@ -52,15 +56,23 @@ fn packages_start_nothing_sign_once_configured_and_leave_the_journal_and_no_more
     }
     assert_eq!(container.run(&["dpkg", "--verify", "segld", "segl-broker"]).unwrap(), "");
 
+    with_a_clock(&container, &mut site);
     let host = Host::configured(container, site, dir);
     let container = &host.container;
     host.seal_all();
     container.run(&["segld", "check", "--config", "/etc/segl/segld/segld.toml"]).unwrap();
-    container.run(&["systemctl", "enable", "--now", "segld.socket", "segld.service"]).unwrap();
+    container.run(&["systemctl", "enable", "segld.service"]).unwrap();
+    container.run(&["systemctl", "enable", "--now", "segld.socket"]).unwrap();
+    assert_eq!(
+        container.show("segld.service", "ActiveState").unwrap(),
+        "inactive",
+        "the broker's connection starts it"
+    );
     container.run(&["systemctl", "enable", "--now", "segl-broker.socket", "segl-broker.service"]).unwrap();
     let ready = || host.inside(|| await_keys(&host.site.broker_admin()?)).unwrap();
     ready();
     sign(container, &host.site, "installed");
+    host.is_well();
 
     // An upgrade, here to the same version, leaves the change-over to the operator.
     let pids = || ["segld.service", "segl-broker.service"].map(|unit| container.show(unit, "MainPID").unwrap());
@@ -70,6 +82,7 @@ fn packages_start_nothing_sign_once_configured_and_leave_the_journal_and_no_more
     container.run(&["systemctl", "restart", "segld.service", "segl-broker.service"]).unwrap();
     ready();
     sign(container, &host.site, "upgraded");
+    host.is_well();
 
     container.run(&["dpkg", "--remove", "segld", "segl-broker"]).unwrap();
     for unit in units {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use segl_tests::site::Token;
 
-use super::host::Host;
+use super::host::{Host, with_a_clock};
 use crate::room::{connect, sound};
 
 const PROBE: &str = include_str!("sandbox.pl");
@@ -15,6 +15,7 @@ const PROBE: &str = include_str!("sandbox.pl");
 #[cfg(target_arch = "x86_64")]
 fn from_inside_there_is_nothing_to_write_no_code_to_make_and_nobody_else_to_speak_to() {
     let host = Host::boot_with("segl-sandbox", Token::SoftHsm, |container, site| {
+        with_a_clock(container, site);
         container.put("/etc/segl/probe.pl", PROBE.as_bytes()).unwrap();
         let probe = "[Service]\nExecStartPre=/usr/bin/perl /etc/segl/probe.pl\nCPUAffinity=\nCPUAffinity=1\n";
         Host::drop_in(container, "probe", probe);
@@ -24,6 +25,7 @@ fn from_inside_there_is_nothing_to_write_no_code_to_make_and_nobody_else_to_spea
     host.seal_all();
     host.start_by_socket();
     host.inside(|| sound(&mut connect(&host.site, 0)));
+    host.is_well();
 
     let said = host.container.log("segld.service").unwrap();
     let tried: BTreeMap<_, _> =

@@ -15,8 +15,12 @@ use segl_tests::{
     site::{P256, Token},
 };
 use segl_wire::{Code, Retry, SignedState};
+use serde_json::Value;
 
-use super::{host::Host, journal};
+use super::{
+    host::{Host, with_a_clock},
+    journal,
+};
 use crate::{
     load::{Account, run_while, verify},
     room::{connect, spki},
@@ -29,7 +33,8 @@ const CLIENTS: usize = 4;
 const ENOUGH: usize = 1_500;
 
 fn started(name: &str) -> Host {
-    let host = Host::boot_with(name, Token::SoftHsm, |container, _| {
+    let host = Host::boot_with(name, Token::SoftHsm, |container, site| {
+        with_a_clock(container, site);
         // The rate limit is for hosts on which nobody tries this on purpose.
         let often = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nWatchdogSec=2s\n";
         Host::drop_in(container, "test", often);
@@ -125,11 +130,17 @@ fn public_key(host: &Host) -> Vec<u8> {
 fn a_reload_under_load_costs_nobody_anything_and_a_refused_one_says_why() {
     let host = started("segl-reload");
     let public_key = public_key(&host);
-    let reload = |host: &Host| drop(host.systemctl(&["reload", "segld.service"]).unwrap());
+    let reload = |host: &Host| {
+        host.systemctl(&["reload", "segld.service"]).unwrap();
+        let status = host.is_well();
+        assert_eq!(status["daemon"]["reload"]["ok"], true);
+        assert!(status["requests"]["signatures_per_s"].as_f64().unwrap() > 0.0, "{status:#}");
+    };
     let refused = |host: &Host| {
         let configuration = |text: &str| host.container.put("/etc/segl/segld/segld.toml", text.as_bytes()).unwrap();
         configuration(&format!("{}\n[nonsense]\n", host.site.segld_toml));
         assert!(host.systemctl(&["reload", "segld.service"]).is_err(), "a refused reload is no success");
+        host.is_unwell(1, "the last reload was refused");
         configuration(&host.site.segld_toml);
         let said = host.container.log("segld.service").unwrap();
         assert!(said.contains("nonsense"), "{said}");
@@ -149,7 +160,10 @@ fn a_reload_under_load_costs_nobody_anything_and_a_refused_one_says_why() {
 fn a_restart_under_load_answers_what_was_accepted_and_refuses_no_connection() {
     let host = started("segl-restart");
     let public_key = public_key(&host);
-    let restart = |host: &Host| drop(host.systemctl(&["restart", "segld.service"]).unwrap());
+    let restart = |host: &Host| {
+        host.systemctl(&["restart", "segld.service"]).unwrap();
+        assert_eq!(host.is_well()["daemon"]["reload"], Value::Null, "it is another process");
+    };
     let accounts = under_load(&host, &[&restart, &restart]);
     assert_eq!(host.container.show("segld.service", "NRestarts").unwrap(), "0", "these were asked for");
     assert!(accounts.len() > CLIENTS, "clients came back");
@@ -166,8 +180,11 @@ fn a_segld_that_stands_still_is_killed_by_its_watchdog_and_its_clients_come_back
     let public_key = public_key(&host);
     let stand_still = |host: &Host| {
         host.systemctl(&["kill", "--signal=SIGSTOP", "segld.service"]).unwrap();
+        let (exit, status) = host.status();
+        assert_eq!((exit, status), (3, Value::Null), "it does not answer");
         host.await_property("segld.service", "NRestarts", "1");
         host.await_property("segld.service", "ActiveState", "active");
+        host.is_well();
     };
     let accounts = under_load(&host, &[&stand_still]);
     let said = host.container.log("segld.service").unwrap();

@@ -38,7 +38,7 @@ pub struct Violations {
     pub finalised_handles: u64,
     /// A call with a session handle that named the thread's own session once, and names another thread's now
     pub strangers_used: u64,
-    /// The same, of C_CloseSession: a session closed that is another thread's
+    /// A call with the handle of a session that another thread has closed, and not on the caller's behalf
     pub strangers_closed: u64,
     /// Two calls in one session at the same time
     pub shared_sessions: u64,

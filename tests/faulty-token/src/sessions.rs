@@ -25,6 +25,8 @@ pub(crate) struct Sessions {
     epoch: u64,
     /// Numbers of sessions that the token ended, or C_Finalize
     ended: HashMap<CK_SESSION_HANDLE, Ended>,
+    /// Sessions that another thread than their owner has closed: on its behalf, unless it wants them again
+    taken: HashSet<(CK_SESSION_HANDLE, ThreadId)>,
     /// Token and key that a thread has begun a signature with: its C_Sign is that key's also when the session has gone
     /// from under it meanwhile
     pub(crate) begun: HashMap<ThreadId, (usize, usize)>,
@@ -84,6 +86,7 @@ impl Sessions {
         for ended in self.ended.values_mut() {
             ended.owners.remove(&owner);
         }
+        self.taken.retain(|(_, whose)| *whose != owner);
         self.last_handle += 1;
         while self.open.contains_key(&self.last_handle) {
             self.last_handle += 1;
@@ -115,6 +118,9 @@ impl State {
         self.end_idle_sessions();
         let (me, epoch) = (caller(), self.sessions.epoch);
         let Some((token, owner)) = self.sessions.open.get(&handle).map(|session| (session.token, session.owner)) else {
+            if self.sessions.taken.remove(&(handle, me)) {
+                self.counts.violations.strangers_closed += 1;
+            }
             if let Some(ended) = self.sessions.ended.get_mut(&handle) {
                 if closing {
                     ended.owners.remove(&me);
@@ -128,9 +134,8 @@ impl State {
             return Err(CKR_SESSION_HANDLE_INVALID);
         };
         let mine_once = |ended: &Ended| ended.owners.contains(&me);
-        if owner != me && self.sessions.ended.get(&handle).is_some_and(mine_once) {
-            let violations = &mut self.counts.violations;
-            *(if closing { &mut violations.strangers_closed } else { &mut violations.strangers_used }) += 1;
+        if owner != me && !closing && self.sessions.ended.get(&handle).is_some_and(mine_once) {
+            self.counts.violations.strangers_used += 1;
         }
         if let Some(death) = &mut self.tokens[token].dead {
             let told = std::mem::replace(&mut death.told, true);
@@ -197,8 +202,12 @@ impl State {
     }
 
     fn close_session(&mut self, handle: CK_SESSION_HANDLE) -> Result<(), CK_RV> {
-        let token = self.session(handle, true)?.token;
+        let session = self.session(handle, true)?;
+        let (token, owner) = (session.token, session.owner);
         self.sessions.open.remove(&handle);
+        if owner != caller() {
+            self.sessions.taken.insert((handle, owner));
+        }
         self.after_the_last(token);
         Ok(())
     }

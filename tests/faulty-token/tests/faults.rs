@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test it is the failure")]
 
-use std::{sync::mpsc, thread};
+use std::{
+    sync::{Barrier, mpsc},
+    thread,
+};
 
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
@@ -286,15 +289,24 @@ fn after_a_restart_old_numbers_name_other_sessions_and_keys_and_whoever_uses_the
     let old = bench.session();
     let one = key(&old, "one");
     bench.tell(Command::Restart { token: None });
+    let number = old.handle();
+    let (opened, closed) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|scope| {
-        let new = scope.spawn(|| bench.session()).join().unwrap();
-        assert_eq!((old.handle(), new.handle()), (1, 1));
+        scope.spawn(|| {
+            let new = bench.session();
+            assert_eq!((number, new.handle()), (1, 1));
+            opened.wait();
+            closed.wait();
+            assert_eq!(bench.violations().strangers_closed, 0, "it may have been on its behalf");
+            assert_eq!(code(new.get_session_info()), RvError::SessionHandleInvalid);
+            assert_eq!(bench.violations().strangers_closed, 1);
+        });
+        opened.wait();
         // The old number is another thread's session now.
         assert!(key(&old, "two") == one, "the handle names the key after the one it named");
         assert_eq!(bench.violations().strangers_used, 3, "C_FindObjectsInit, C_FindObjects, C_FindObjectsFinal");
         old.close().unwrap();
-        assert_eq!(bench.violations().strangers_closed, 1);
-        drop(new);
+        closed.wait();
     });
     assert_eq!(bench.hsm.counts().unwrap().tokens["S1"].sessions, 0, "a stranger's session was closed");
 }
