@@ -249,6 +249,8 @@ pub(crate) struct Shared {
     pub(crate) settled: Condvar,
     /// The last record on disk
     pub(crate) durable: AtomicU64,
+    /// The last record that somebody waits for
+    hastened: AtomicU64,
     failed: AtomicBool,
     trouble: Mutex<Option<String>>,
     pub(crate) subscribers: Mutex<Vec<Subscriber>>,
@@ -285,13 +287,23 @@ impl Journal {
         })
     }
 
-    /// What has become of the record with this number.
+    /// Has the record with this number written soon, since somebody waits for it: of others only their bytes count, for
+    /// a few milliseconds.
+    pub fn hasten(&self, seq: u64) {
+        // Whoever waits for a later one waits for this one as well.
+        if self.shared.hastened.fetch_max(seq, Ordering::Relaxed) < seq && self.shared.ledger().hasten(seq) {
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// What has become of the record with this number. One that is pending is in no hurry: see [`hasten`](Self::hasten).
     pub fn settled(&self, seq: u64) -> Settled {
         self.shared.settled_now(seq)
     }
 
     /// Waits until the record is settled, or the limit has passed.
     pub fn wait(&self, seq: u64, limit: Duration) -> Settled {
+        self.hasten(seq);
         let end = Instant::now() + limit;
         let mut ledger = self.shared.ledger();
         loop {
@@ -391,6 +403,7 @@ impl Shared {
             need: Condvar::new(),
             settled: Condvar::new(),
             durable: AtomicU64::new(durable),
+            hastened: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             trouble: Mutex::new(None),
             subscribers: Mutex::new(Vec::new()),

@@ -12,6 +12,7 @@ use crate::{
     format::{self, BATCH_HEADER_LEN, FRAME_HEADER_LEN, align},
     journal::{Refusal, Stats},
     open_intents::Row,
+    pace::{Next, Pace, Pending},
     record::{Gap, Record},
 };
 
@@ -69,7 +70,7 @@ pub(crate) struct Ledger {
     tally: Option<Tally>,
     refused: u64,
     commits: u64,
-    writer_sleeps: bool,
+    pace: Pace,
     ended: Option<Refusal>,
     segment_payload: u64,
     pending_bytes_max: usize,
@@ -117,7 +118,7 @@ impl Ledger {
             tally: None,
             refused: 0,
             commits: 0,
-            writer_sleeps: false,
+            pace: Pace::default(),
             ended: None,
             segment_payload: config.segment_bytes - format::HEADER_LEN,
             pending_bytes_max: config.pending_bytes_max,
@@ -252,13 +253,30 @@ impl Ledger {
         self.ended.is_some()
     }
 
-    pub(crate) fn set_writer_sleeps(&mut self, sleeps: bool) {
-        self.writer_sleeps = sleeps;
+    /// What the writer is to do now, who waits until then.
+    pub(crate) fn writers_next(&mut self) -> Next {
+        self.pace.next(self.pending(), Instant::now())
     }
 
-    /// Whether the writer has to be woken. Only the first to ask is told so.
+    /// Somebody waits for this record. Whether the writer has to be woken: only the first to ask is told so.
+    pub(crate) fn hasten(&mut self, seq: u64) -> bool {
+        self.pace.hasten(seq);
+        self.wake_writer()
+    }
+
+    /// Whether the writer has to be woken for what is there now. Only the first to ask is told so.
     pub(crate) fn wake_writer(&mut self) -> bool {
-        std::mem::take(&mut self.writer_sleeps)
+        self.pace.wake(self.pending())
+    }
+
+    fn pending(&self) -> Pending {
+        Pending {
+            first_seq: self.pending.first_seq,
+            records: self.pending.records,
+            bytes: self.pending.bytes.len(),
+            open_intents: self.open_intents.len(),
+            closed: self.ended.is_some(),
+        }
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -35,6 +35,7 @@ mod journal;
 mod ledger;
 mod open;
 mod open_intents;
+mod pace;
 mod read;
 mod record;
 mod scan;

@@ -17,6 +17,7 @@ use crate::{
     format::{self, HEADER_LEN, Hash, SegmentHeader},
     journal::Shared,
     ledger::{Batch, Target},
+    pace::Next,
 };
 
 /// Name of the segment that waits for its turn.
@@ -71,20 +72,19 @@ fn write_batches(shared: &Shared, place: Place) {
 }
 
 impl Writer<'_> {
-    /// Waits for records. None when the journal is closed.
+    /// Waits for records, and for company to them. None when the journal is closed.
     fn next(&mut self) -> Option<Target> {
         let mut ledger = self.shared.ledger();
         loop {
             ledger.settle_debts((self.shared.config.clock)());
-            if let Some(target) = ledger.take(&mut self.batch) {
-                return Some(target);
-            }
-            if ledger.has_ended() {
-                return None;
-            }
-            ledger.set_writer_sleeps(true);
-            ledger = self.shared.work.wait(ledger).unwrap_or_else(PoisonError::into_inner);
-            ledger.set_writer_sleeps(false);
+            ledger = match ledger.writers_next() {
+                Next::Commit => return ledger.take(&mut self.batch),
+                Next::Rest if ledger.has_ended() => return None,
+                Next::Rest => self.shared.work.wait(ledger).unwrap_or_else(PoisonError::into_inner),
+                Next::Wait(left) => {
+                    self.shared.work.wait_timeout(ledger, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 

@@ -241,6 +241,13 @@ impl Desk {
         if self.thrown_away.is_some() { Settled::Durable } else { self.journal.settled(intent) }
     }
 
+    /// Somebody waits for it to be.
+    pub(crate) fn hasten(&self, intent: u64) {
+        if self.thrown_away.is_none() {
+            self.journal.hasten(intent);
+        }
+    }
+
     /// Waits until it is, or the limit has passed.
     pub(crate) fn wait_until_settled(&self, intent: u64, limit: Duration) -> Settled {
         if self.thrown_away.is_some() { Settled::Durable } else { self.journal.wait(intent, limit) }

@@ -8,13 +8,13 @@ use segl_faulty_token::{
         CKR_KEY_HANDLE_INVALID, CKR_SESSION_HANDLE_INVALID, CKR_USER_NOT_LOGGED_IN,
     },
 };
-use segl_tests::{conversation::sign_request, faulty::DECOY, process::Signal, site::ED25519};
+use segl_tests::{conversation::sign_request, faulty::DECOY, journal::Register, process::Signal, site::ED25519};
 use segl_wire::{Code, Payload};
 
 use crate::{
     fire::{Fire, Load, TOKEN},
-    load::Account,
-    room::{DIGEST, connect, sound, until},
+    load::{Account, public_key, verifies},
+    room::{DIGEST, SOON, connect, journal, sound, until},
 };
 
 const TWO: [&str; 2] = ["one", "two"];
@@ -252,6 +252,30 @@ fn a_wrong_signature_never_leaves_and_takes_the_token_out() {
     let ashes = fire.put_out(&accounts, &[]);
     let wrong = ashes.tokens["one"].all_keys().wrong;
     assert!(wrong > 0);
+}
+
+#[test]
+fn a_token_that_computes_wrongly_is_found_out_by_the_samples_and_taken_out() {
+    const SESSIONS: usize = 4;
+    const ONE_IN: usize = 128;
+    let mut fire = Fire::light_with(&TWO, TOKEN, "verify = \"sample\"");
+    let public_key = public_key(&fire.room.site);
+    let accounts = fire.load(|load| {
+        fire.hsms[0].fault(Call::Sign, When::Always, Does::WrongSignature).unwrap();
+        until("the token is out", || fire.room.metric("segl_token_ready", &["token=\"one\""]) == 0.0);
+        load.answers(2_000);
+    });
+    // What was not in the sample left: that is the bargain, and its bound.
+    let signed = || accounts.iter().flat_map(|account| account.signed.values());
+    let wrong = signed().filter(|(reference, signature)| !verifies(&public_key, reference, signature)).count();
+    assert!(wrong < SESSIONS * ONE_IN, "{wrong} wrong signatures left");
+    assert!(accounts.iter().all(|account| account.lost().is_empty() && account.refused.is_empty()));
+    let made = fire.token().all_keys();
+    assert!(fire.room.segld.terminate(SOON).unwrap().success());
+    let mut register = Register::default();
+    journal(&fire.room.site).iter().for_each(|record| register.note(record).unwrap());
+    let calls = register.of_token("one");
+    assert!(calls.discarded > 0 && calls.account_for(&made), "{made:?} in the HSM, {calls:?} in the journal");
 }
 
 #[test]

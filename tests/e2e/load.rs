@@ -76,8 +76,14 @@ pub(crate) fn digest_of(reference: &str) -> [u8; 32] {
 }
 
 /// Whether a signature over a reference's digest is the key's.
+pub(crate) fn verifies(public_key: &[u8], reference: &str, signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public_key).verify(reference.as_bytes(), signature).is_ok()
+}
+
+/// It is.
+#[track_caller]
 pub(crate) fn verify(public_key: &[u8], reference: &str, signature: &[u8]) {
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public_key).verify(reference.as_bytes(), signature).unwrap();
+    assert!(verifies(public_key, reference, signature), "{reference} has a wrong signature");
 }
 
 /// Signs with P-256 until the connection ends or `count` requests are answered; `progress` hears of every round.

@@ -135,8 +135,12 @@ pub(crate) fn sent_away(conversation: &mut Conversation) -> GoAwayReason {
     reason
 }
 
-/// What the journal holds, a value a record, after `segl audit verify` has found it sound.
+/// What the journal holds, a value a record, after `segl audit verify` has found it sound. What a segld that runs has
+/// said and not yet written is waited for.
 pub(crate) fn journal(site: &Site) -> Vec<serde_json::Value> {
+    let admin = site.segld_admin().unwrap();
+    let lag = || admin.metric("segl_journal_lag_records", &[]);
+    until("everything is on disk", || lag().map_or(true, |records| records == 0.0));
     journal_in(&site.journal())
 }
 

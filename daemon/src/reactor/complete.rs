@@ -8,20 +8,13 @@ use segl_hsm::{Signed, ecdsa};
 use segl_pool::{Completion, Failure};
 use segl_wire::{Code, EcdsaEncoding, Error, Timings};
 
-use super::{Answer, Made, Reactor, Reply, Request};
+use super::{Answer, Made, Reactor, Reply, Request, held::Held};
 use crate::{connection::Phase, refusal};
-
-/// An answer that waits for the journal.
-pub(super) struct Held {
-    request: Request,
-    completion: Completion,
-    since_ns: u64,
-}
 
 impl Reactor {
     /// Takes completions back for as long as the reactor lives.
     pub(super) async fn take_completions(self: Rc<Self>) {
-        let mut taken = Vec::new();
+        let (mut taken, mut released) = (Vec::new(), Vec::new());
         loop {
             self.inbox.rung().await;
             self.inbox.take(&mut taken);
@@ -29,7 +22,7 @@ impl Reactor {
             for completion in taken.drain(..) {
                 self.completed(completion, now_ns);
             }
-            self.release_held(now_ns);
+            self.release_held(&mut released, now_ns);
         }
     }
 
@@ -43,7 +36,7 @@ impl Reactor {
         match self.desk().settled(request.intent) {
             Settled::Pending => {
                 let held = Held { request, completion, since_ns: now_ns };
-                self.held.borrow_mut().push_back(held);
+                self.held.borrow_mut().hold(held);
             }
             Settled::Durable => self.answer(request, completion, now_ns),
             Settled::Lost => {
@@ -59,25 +52,25 @@ impl Reactor {
         self.cancel_all(&waiting);
     }
 
-    /// Answers what the journal has on disk by now.
-    fn release_held(&self, now_ns: u64) {
-        if self.held.borrow().is_empty() {
-            return;
-        }
+    /// Answers what the journal has on disk by now, and has it hurry with the rest. `released` is empty, and is again.
+    fn release_held(&self, released: &mut Vec<Held>, now_ns: u64) {
+        let Some((first, last)) = self.held.borrow().span() else { return };
+        // Said before the look, so that a commit between the two is not missed.
         self.inbox.await_journal(true);
-        let waiting = self.held.borrow().len();
-        for _ in 0..waiting {
-            let Some(held) = self.held.borrow_mut().pop_front() else { break };
-            self.settle(held, now_ns);
+        if self.desk().settled(first) != Settled::Pending {
+            self.held.borrow_mut().take_if(released, |request| self.desk().settled(request.intent) != Settled::Pending);
+            released.drain(..).for_each(|held| self.settle(held, now_ns));
         }
         if self.held.borrow().is_empty() {
             self.inbox.await_journal(false);
+        } else {
+            self.desk().hasten(last);
         }
     }
 
     fn settle(&self, held: Held, now_ns: u64) {
         match self.desk().settled(held.request.intent) {
-            Settled::Pending => self.held.borrow_mut().push_back(held),
+            Settled::Pending => self.held.borrow_mut().hold(held),
             Settled::Durable => {
                 self.meters.record_waited(now_ns - held.since_ns);
                 self.answer(held.request, held.completion, now_ns);
@@ -88,12 +81,10 @@ impl Reactor {
 
     /// A disk that neither works nor fails must not hold answers for ever: past their deadline they are destroyed.
     pub(super) fn give_up_on_the_journal(&self, now_ns: u64) {
-        let waiting = self.held.borrow().len();
-        for _ in 0..waiting {
-            let Some(held) = self.held.borrow_mut().pop_front() else { break };
-            if held.request.deadline_ns > now_ns {
-                self.held.borrow_mut().push_back(held);
-            } else if self.desk().settled(held.request.intent) == Settled::Pending {
+        let mut overdue = Vec::new();
+        self.held.borrow_mut().take_if(&mut overdue, |request| request.deadline_ns <= now_ns);
+        for held in overdue {
+            if self.desk().settled(held.request.intent) == Settled::Pending {
                 self.destroy(held.request, held.completion, now_ns);
             } else {
                 self.settle(held, now_ns);
@@ -177,7 +168,8 @@ impl Reactor {
 
     /// At the end: what still waits gets no answer, and the record says so.
     pub(super) fn abandon_requests(&self) {
-        let held = std::mem::take(&mut *self.held.borrow_mut());
+        let mut held = Vec::new();
+        self.held.borrow_mut().take_if(&mut held, |_| true);
         for Held { request, completion, .. } in held {
             self.destroy(request, completion, self.now_ns());
         }

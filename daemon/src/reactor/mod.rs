@@ -7,6 +7,7 @@
 mod accept;
 mod answer;
 mod complete;
+mod held;
 mod inbox;
 #[cfg(test)]
 mod suite;
@@ -16,7 +17,6 @@ mod thread;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     rc::Rc,
     sync::Arc,
 };
@@ -29,12 +29,14 @@ use segl_pool::RouteId;
 use segl_wire::{Class, Code, Error, GoAwayReason, Kind, Limits as WireLimits};
 use tokio::sync::Notify;
 
-use self::table::{Table, Tag};
+use self::{
+    held::HeldAnswers,
+    table::{Table, Tag},
+};
 use crate::{
     config::{Limits, Operation},
     connection::{Client, Connection, Phase},
     gate::and_more,
-    keybook::KeyBook,
     meters::ReactorMeters,
     policy::{Authorised, Denied, PeerIdentity, Tenant, Unsigned},
     signing::{Address, Circumstances, Desk, Orders, Place},
@@ -79,7 +81,7 @@ pub(crate) struct Reactor {
     connections: RefCell<Table<Rc<Connection>>>,
     requests: RefCell<Table<Request>>,
     orders: RefCell<Orders>,
-    held: RefCell<VecDeque<complete::Held>>,
+    held: RefCell<HeldAnswers>,
     meters: ReactorMeters,
     /// Until when it holds (on the pool's clock), and by route
     usable: RefCell<(u64, Vec<bool>)>,

@@ -133,10 +133,10 @@ impl Stage {
         };
         if tokio::time::timeout(CLEAN, clean).await.is_err() {
             panic!(
-                "left behind: {} connections, {} requests, {} held, {:?}",
+                "left behind: {} connections, {} requests, intents {:?} held, {:?}",
                 self.reactor.connections.borrow().len(),
                 self.reactor.requests.borrow().len(),
-                self.reactor.held.borrow().len(),
+                self.reactor.held.borrow().span(),
                 self.reactor.shared.census
             );
         }

@@ -1,0 +1,185 @@
+//! When the writer commits what is pending: each commit costs a write, an fdatasync and two changes of thread, so it
+//! waits for company as long as nobody is the worse for it.
+
+use std::time::{Duration, Instant};
+
+/// Between the beginnings of two commits while nobody waits for either: what a crash may leave without an outcome is
+/// no more than was signed in so long a time.
+const LINGER: Duration = Duration::from_millis(25);
+
+/// Somebody waits for it, and so many others may soon: so long for each of them, since each may bring company.
+const GATHER_PER_INTENT: Duration = Duration::from_micros(8);
+const GATHER_MAX: Duration = Duration::from_millis(1);
+
+/// So much is reason enough by itself: a few milliseconds' worth at any rate a disk likes.
+const ENOUGH_BYTES: usize = 256 << 10;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// When the last batch was taken to be written
+    last: Option<Instant>,
+    /// The last record that somebody waits for
+    wanted_seq: u64,
+    sleep: Sleep,
+}
+
+/// What the writer is waiting for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sleep {
+    #[default]
+    Awake,
+    /// For a record
+    Idle,
+    /// For this moment, while records are pending
+    Until(Instant),
+}
+
+/// What is pending.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending {
+    /// Its first record's number
+    pub(crate) first_seq: u64,
+    /// None at all: 0
+    pub(crate) records: u32,
+    pub(crate) bytes: usize,
+    /// Intents, pending or not, that have no outcome
+    pub(crate) open_intents: u32,
+    /// The journal is closed: what is left is written now
+    pub(crate) closed: bool,
+}
+
+/// What the writer is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Write what is pending
+    Commit,
+    /// Wait so long, or until woken
+    Wait(Duration),
+    /// There is nothing to write: wait until woken
+    Rest,
+}
+
+impl Pace {
+    /// What to do now. The writer waits as it is told, and says so by asking again.
+    pub(crate) fn next(&mut self, pending: Pending, now: Instant) -> Next {
+        self.sleep = Sleep::Awake;
+        match self.due(pending) {
+            None => {
+                self.sleep = Sleep::Idle;
+                Next::Rest
+            }
+            Some(due) => match due.and_then(|due| due.checked_duration_since(now)).filter(|left| !left.is_zero()) {
+                None => {
+                    self.last = Some(now);
+                    Next::Commit
+                }
+                Some(left) => {
+                    self.sleep = Sleep::Until(now + left);
+                    Next::Wait(left)
+                }
+            },
+        }
+    }
+
+    /// Somebody waits for this record.
+    pub(crate) fn hasten(&mut self, seq: u64) {
+        self.wanted_seq = self.wanted_seq.max(seq);
+    }
+
+    /// Whether the writer has to be woken, since it sleeps and could do better. Only the first to ask is told so.
+    pub(crate) fn wake(&mut self, pending: Pending) -> bool {
+        let wake = match self.sleep {
+            Sleep::Awake => false,
+            Sleep::Idle => true,
+            Sleep::Until(moment) => match self.due(pending) {
+                Some(Some(due)) => due < moment,
+                Some(None) => true,
+                None => false,
+            },
+        };
+        if wake {
+            self.sleep = Sleep::Awake;
+        }
+        wake
+    }
+
+    /// When to commit: none when there is nothing to; at once where there is no moment.
+    fn due(&self, pending: Pending) -> Option<Option<Instant>> {
+        if pending.records == 0 {
+            return None;
+        }
+        if pending.closed || pending.bytes >= ENOUGH_BYTES {
+            return Some(None);
+        }
+        let apart = if self.wanted_seq >= pending.first_seq {
+            GATHER_MAX.min(GATHER_PER_INTENT * pending.open_intents)
+        } else {
+            LINGER
+        };
+        Some(self.last.map(|last| last + apart))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOME: Pending = Pending { first_seq: 10, records: 3, bytes: 600, open_intents: 20, closed: false };
+
+    fn after(last: Instant, us: u64) -> Instant {
+        last + Duration::from_micros(us)
+    }
+
+    /// One that has just begun a commit.
+    fn busy() -> (Pace, Instant) {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        assert_eq!(pace.next(SOME, now), Next::Commit, "the first waits for nothing");
+        (pace, now)
+    }
+
+    #[test]
+    fn what_comes_after_a_while_is_written_at_once() {
+        let (mut pace, last) = busy();
+        assert_eq!(pace.next(Pending { records: 0, ..SOME }, after(last, 100)), Next::Rest);
+        assert!(pace.wake(SOME), "it sleeps");
+        assert!(!pace.wake(SOME), "once is enough");
+        assert_eq!(pace.next(SOME, after(last, 25_000)), Next::Commit);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_waits_for_company() {
+        let (mut pace, last) = busy();
+        assert_eq!(pace.next(SOME, after(last, 1_000)), Next::Wait(Duration::from_millis(24)));
+        assert!(!pace.wake(Pending { records: 4, ..SOME }), "one more record is no reason");
+        assert!(pace.wake(Pending { bytes: ENOUGH_BYTES, ..SOME }), "so many are");
+    }
+
+    #[test]
+    fn what_somebody_waits_for_waits_only_for_others_that_are_under_way() {
+        let (mut pace, last) = busy();
+        pace.hasten(9);
+        assert_eq!(
+            pace.next(SOME, after(last, 40)),
+            Next::Wait(Duration::from_micros(24_960)),
+            "that is on disk already"
+        );
+        pace.hasten(11);
+        assert!(pace.wake(SOME));
+        assert_eq!(pace.next(SOME, after(last, 40)), Next::Wait(Duration::from_micros(120)));
+        assert_eq!(pace.next(Pending { open_intents: 1, ..SOME }, after(last, 40)), Next::Commit, "he is alone");
+        let (mut pace, last) = busy();
+        pace.hasten(11);
+        let many = Pending { open_intents: 10_000, ..SOME };
+        assert_eq!(pace.next(many, after(last, 0)), Next::Wait(GATHER_MAX), "the patience with many has an end");
+    }
+
+    #[test]
+    fn at_the_end_nothing_waits() {
+        let (mut pace, last) = busy();
+        assert_ne!(pace.next(SOME, last), Next::Commit);
+        let closed = Pending { closed: true, ..SOME };
+        assert!(pace.wake(closed));
+        assert_eq!(pace.next(closed, last), Next::Commit);
+    }
+}
