@@ -1,6 +1,10 @@
 //! The way back: completions become answers, but not before the intent is on disk; the outcome follows.
 
-use std::{borrow::Cow, rc::Rc};
+use std::{
+    borrow::Cow,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use ring::digest::{SHA256, digest};
 use segl_audit::{OutcomeResult, Settled};
@@ -8,17 +12,21 @@ use segl_hsm::{Signed, ecdsa};
 use segl_pool::{Completion, Failure};
 use segl_wire::{Code, EcdsaEncoding, Error, Timings};
 
-use super::{Answer, Made, Reactor, Reply, Request, held::Held};
+use super::{Answer, Made, Reactor, Reply, Request, held::Held, rest::Waits};
 use crate::{connection::Phase, refusal};
 
 impl Reactor {
     /// Takes completions back for as long as the reactor lives.
     pub(super) async fn take_completions(self: Rc<Self>) {
         let (mut taken, mut released) = (Vec::new(), Vec::new());
+        let mut waits = Waits::new(Instant::now());
         loop {
             self.inbox.rung().await;
             self.inbox.take(&mut taken);
             let now_ns = self.now_ns();
+            if let Some(queue_us) = taken.iter().map(|completion| completion.queue_us).min() {
+                waits.rest_after_round(Duration::from_micros(queue_us.into()));
+            }
             for completion in taken.drain(..) {
                 self.completed(completion, now_ns);
             }

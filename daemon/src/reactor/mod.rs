@@ -9,6 +9,7 @@ mod answer;
 mod complete;
 mod held;
 mod inbox;
+mod rest;
 #[cfg(test)]
 mod suite;
 mod sweep;

@@ -12,7 +12,7 @@ use std::{
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::{sync::mpsc, task::LocalSet};
 
-use super::{Reactor, ReactorInbox};
+use super::{Reactor, ReactorInbox, rest};
 use crate::{
     state::Shared,
     transport::{Epoll, FromSocket, Io, Uring},
@@ -120,7 +120,11 @@ impl Runtime {
         }
         Ok(match io {
             Io::Uring => Runtime::Uring(tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES))?),
-            Io::Epoll => Runtime::Epoll(tokio::runtime::Builder::new_current_thread().enable_all().build()?),
+            Io::Epoll => {
+                let mut runtime = tokio::runtime::Builder::new_current_thread();
+                runtime.enable_all().on_thread_park(rest::before_parking);
+                Runtime::Epoll(runtime.build()?)
+            }
         })
     }
 }
