@@ -140,7 +140,8 @@ fn more_stuck_calls_than_threads_may_stay_behind_cost_their_sessions_until_they_
     let accounts = fire.load(|load| {
         fire.hsms[0].fault(Call::Sign, When::Times(4), Does::Hang { for_ms: None }).unwrap();
         fire.hsms[0].wait_for("hanging", 4).unwrap();
-        until("they are given up", || fire.room.metric("segl_threads_stuck", &["token=\"one\""]) >= 2.0);
+        let stuck = ["token=\"one\"", "kind=\"stuck\""];
+        until("they are given up", || fire.room.metric("segl_token_alarms_total", &stuck) == 4.0);
         load.answers(2_000);
         fire.tell(Command::Release);
         until("their threads are back", || fire.room.metric("segl_threads_stuck", &["token=\"one\""]) == 0.0);

@@ -5,6 +5,8 @@
 
 use std::{
     fmt::Write as _,
+    hash::{BuildHasher as _, RandomState},
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
@@ -404,14 +406,24 @@ fn tenant(authority: &Authority, pki: &Path, name: &'static str) -> Result<Tenan
     Ok(Tenant { name, uri, identity, files, bearer })
 }
 
+/// Ports that the kernel gives to no client's end of a connection (ip_local_port_range(7)): one that is free stays so, as
+/// far as tests do not meet in it.
+const SERVERS_PORTS: std::ops::Range<u16> = 10_000..32_000;
+
 /// Loopback addresses whose ports were free a moment ago: all are held until the last is found. `ports` are tried first.
 pub fn free_addresses<const N: usize>(ports: &[u16]) -> Result<[SocketAddr; N]> {
     let mut wanted = ports.iter().copied();
+    // Each test is a process and begins elsewhere.
+    let anywhere = RandomState::new().hash_one(0) as usize % SERVERS_PORTS.len();
+    let mut others = SERVERS_PORTS.cycle().skip(anywhere);
     let mut held = Vec::new();
-    for _ in 0..N {
-        let port = wanted.next().unwrap_or(0);
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-        held.push(listener.or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?);
+    while held.len() < N {
+        let port = wanted.next().or_else(|| others.next()).expect("the others never end");
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(listener) => held.push(listener),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let addresses = held.iter().map(TcpListener::local_addr).collect::<std::io::Result<Vec<_>>>()?;
     Ok(addresses.try_into().expect("as many as asked for"))
