@@ -195,6 +195,12 @@ impl Token {
         }
     }
 
+    /// The same beside a bare loop that gave most with so many threads. SoftHSM2's calls wait for each other's locks, asleep,
+    /// and who sleeps leaves a core to nobody where there are as many sessions as cores: so one more.
+    pub(crate) fn sessions_beside(&self, threads: u32) -> u32 {
+        threads + u32::from(self.kind == TokenKind::Softhsm)
+    }
+
     /// Numbers of threads among which the ceiling is looked for.
     pub(crate) fn ceiling_threads(&self) -> Vec<usize> {
         match self.kind {

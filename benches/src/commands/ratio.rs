@@ -126,8 +126,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     progress::say("finding the ceiling");
     let mut worker = Worker::start(&token, Road::Bare, place.path().join("ceiling-state"))?;
     let calibration = worker.calibrate(&token.ceiling_threads(), slice.min(Duration::from_millis(300)))?;
-    // The ceiling had its choice of threads; segld gets as many sessions, unless told otherwise.
-    let sessions = arguments.segld.sessions.unwrap_or_else(|| u32::try_from(worker.threads).unwrap_or(u32::MAX));
+    // The ceiling had its choice of threads.
+    let threads = u32::try_from(worker.threads).unwrap_or(u32::MAX);
+    let sessions = arguments.segld.sessions.unwrap_or_else(|| token.sessions_beside(threads));
     let settings = SegldArguments { sessions: Some(sessions), ..arguments.segld.clone() };
     let setting = settings.describe(sessions);
     let segld = Segld::start(&token, &settings, load, &place.path().join("segld"), &programs)?;
