@@ -288,7 +288,7 @@ impl Journal {
     }
 
     /// Has the record with this number written soon, since somebody waits for it: of others only their bytes count, for
-    /// a few milliseconds.
+    /// some milliseconds.
     pub fn hasten(&self, seq: u64) {
         // Whoever waits for a later one waits for this one as well.
         if self.shared.hastened.fetch_max(seq, Ordering::Relaxed) < seq && self.shared.ledger().hasten(seq) {
