@@ -260,7 +260,7 @@ impl Ledger {
 
     /// Somebody waits for this record. Whether the writer has to be woken: only the first to ask is told so.
     pub(crate) fn hasten(&mut self, seq: u64) -> bool {
-        self.pace.hasten(seq);
+        self.pace.hasten(seq, self.pending());
         self.wake_writer()
     }
 

@@ -3,9 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-/// Between the beginnings of two commits while nobody waits for either: what a crash may leave without an outcome is
-/// no more than was signed in so long a time.
-const LINGER: Duration = Duration::from_millis(25);
+/// Between the beginnings of two commits while nobody waits for either, at most: what a crash may leave without an outcome
+/// is no more than was signed in so long a time. How long within these bounds is learnt. An answer that comes when its
+/// record is not even on its way to the disk had better have found it there: then half as long. As long as none does, a
+/// tenth longer each time. So a record goes to the disk while its signature is made where there is no queue, and waits
+/// for company where there is a long one.
+const LINGER_MAX: Duration = Duration::from_millis(25);
+const LINGER_MIN: Duration = Duration::from_micros(50);
 
 /// Somebody waits for it, and so many others may soon: so long for each of them, since each may bring company.
 const GATHER_PER_INTENT: Duration = Duration::from_micros(8);
@@ -15,19 +19,25 @@ const GATHER_MAX: Duration = Duration::from_millis(1);
 const ENOUGH_BYTES: usize = 256 << 10;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pace {
     /// When the last batch was taken to be written
     last: Option<Instant>,
     /// The last record that somebody waits for
     wanted_seq: u64,
+    linger: Duration,
     sleep: Sleep,
 }
 
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { last: None, wanted_seq: 0, linger: LINGER_MIN, sleep: Sleep::Awake }
+    }
+}
+
 /// What the writer is waiting for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sleep {
-    #[default]
     Awake,
     /// For a record
     Idle,
@@ -72,6 +82,9 @@ impl Pace {
             Some(due) => match due.and_then(|due| due.checked_duration_since(now)).filter(|left| !left.is_zero()) {
                 None => {
                     self.last = Some(now);
+                    if self.wanted_seq < pending.first_seq {
+                        self.linger = (self.linger * 11 / 10).min(LINGER_MAX);
+                    }
                     Next::Commit
                 }
                 Some(left) => {
@@ -83,7 +96,11 @@ impl Pace {
     }
 
     /// Somebody waits for this record.
-    pub(crate) fn hasten(&mut self, seq: u64) {
+    pub(crate) fn hasten(&mut self, seq: u64, pending: Pending) {
+        let first = self.wanted_seq < pending.first_seq;
+        if first && seq >= pending.first_seq {
+            self.linger = (self.linger / 2).max(LINGER_MIN);
+        }
         self.wanted_seq = self.wanted_seq.max(seq);
     }
 
@@ -115,7 +132,7 @@ impl Pace {
         let apart = if self.wanted_seq >= pending.first_seq {
             GATHER_MAX.min(GATHER_PER_INTENT * pending.open_intents)
         } else {
-            LINGER
+            self.linger
         };
         Some(self.last.map(|last| last + apart))
     }
@@ -131,10 +148,11 @@ mod tests {
         last + Duration::from_micros(us)
     }
 
-    /// One that has just begun a commit.
+    /// One that has just begun a commit, and has seen nobody wait for long.
     fn busy() -> (Pace, Instant) {
         let (mut pace, now) = (Pace::default(), Instant::now());
         assert_eq!(pace.next(SOME, now), Next::Commit, "the first waits for nothing");
+        pace.linger = LINGER_MAX;
         (pace, now)
     }
 
@@ -158,20 +176,47 @@ mod tests {
     #[test]
     fn what_somebody_waits_for_waits_only_for_others_that_are_under_way() {
         let (mut pace, last) = busy();
-        pace.hasten(9);
+        pace.hasten(9, SOME);
         assert_eq!(
             pace.next(SOME, after(last, 40)),
             Next::Wait(Duration::from_micros(24_960)),
             "that is on disk already"
         );
-        pace.hasten(11);
+        pace.hasten(11, SOME);
         assert!(pace.wake(SOME));
         assert_eq!(pace.next(SOME, after(last, 40)), Next::Wait(Duration::from_micros(120)));
         assert_eq!(pace.next(Pending { open_intents: 1, ..SOME }, after(last, 40)), Next::Commit, "he is alone");
         let (mut pace, last) = busy();
-        pace.hasten(11);
+        pace.hasten(11, SOME);
         let many = Pending { open_intents: 10_000, ..SOME };
         assert_eq!(pace.next(many, after(last, 0)), Next::Wait(GATHER_MAX), "the patience with many has an end");
+    }
+
+    #[test]
+    fn how_long_it_may_wait_is_learnt_from_answers_that_come_too_early() {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        let mut batch = SOME;
+        // Signatures that stand in a queue: nobody ever waits for their records.
+        for _ in 0..1_000 {
+            now += LINGER_MAX;
+            batch.first_seq += 10;
+            assert_eq!(pace.next(batch, now), Next::Commit);
+        }
+        assert_eq!(pace.linger, LINGER_MAX);
+        // None stands in a queue any more: each answer finds its record here.
+        for _ in 0..20 {
+            now += LINGER_MAX;
+            batch.first_seq += 10;
+            pace.hasten(batch.first_seq, batch);
+            pace.hasten(batch.first_seq + 1, batch);
+            assert_eq!(pace.next(batch, now), Next::Commit);
+        }
+        assert_eq!(pace.linger, LINGER_MIN);
+        // One whose record is under way already has not come too early.
+        pace.linger = LINGER_MAX;
+        pace.hasten(batch.first_seq + 2, Pending { first_seq: batch.first_seq + 10, ..SOME });
+        assert_eq!(pace.linger, LINGER_MAX);
     }
 
     #[test]
