@@ -30,10 +30,10 @@ impl Fleet {
                 self.release(now_ns, id, out);
             }
             Err(error) => {
-                let spoilt = self.session(id).spoilt.is_some();
+                let (spoilt, asked_ns) = (self.session(id).spoilt.is_some(), self.session(id).since_ns);
                 self.set(id, State::Closed);
                 if error.kind() != Kind::NotLoggedIn {
-                    self.open_failed(now_ns, index, error, out);
+                    self.open_failed(now_ns, index, error, asked_ns, out);
                 } else if !spoilt {
                     self.login_gone(now_ns, index, error, out);
                 }
@@ -126,6 +126,7 @@ impl Fleet {
         }
         self.set(id, State::Closed);
         let index = self.session(id).token;
+        self.tokens[usize::from(index)].closed_ns = now_ns;
         self.tend(now_ns, index, out);
         true
     }

@@ -90,15 +90,24 @@ impl Fleet {
         self.tend(now_ns, index, out);
     }
 
-    /// A session could not be opened.
-    pub(super) fn open_failed<P>(&mut self, now_ns: u64, index: u16, error: Error, out: &mut Vec<Action<P>>) {
+    /// A session could not be opened, which was asked for at that time.
+    pub(super) fn open_failed<P>(
+        &mut self,
+        now_ns: u64,
+        index: u16,
+        error: Error,
+        asked_ns: u64,
+        out: &mut Vec<Action<P>>,
+    ) {
         let token = &mut self.tokens[usize::from(index)];
         let taken = token.taken();
         let signs = token.signs() && token.count(State::Idle) + token.count(State::Busy) > 0;
         let counted = error.kind() == Kind::SessionCount;
         // One more than the token gives costs none of those that sign, whatever it says; if it is gone, they will
         // hear for themselves.
-        if counted && taken > token.count(State::Stuck) || signs {
+        // What has been closed since it was asked for may have had the place: two threads' news come in any order.
+        let others = taken > token.count(State::Stuck) || token.closed_ns >= asked_ns && asked_ns > 0;
+        if counted && others || signs {
             token.note(now_ns, error);
             token.cap = token.cap.min(taken.max(1));
             // Told once it is known how many there are, and not again each time more were asked for in vain.

@@ -45,6 +45,8 @@ pub(in crate::core) struct Token {
     pub(super) rung_failed: u32,
     /// No open and no login before
     pub(super) retry_ns: u64,
+    /// When it was last heard that a session was closed
+    pub(super) closed_ns: u64,
     /// Its next appointment with the timer
     pub(super) due_ns: Option<u64>,
     /// Sessions in each state
@@ -167,6 +169,7 @@ impl Token {
             refusals: 0,
             rung_failed: 0,
             retry_ns: 0,
+            closed_ns: 0,
             due_ns: None,
             count,
             idle: VecDeque::with_capacity(sessions.len()),

@@ -144,7 +144,7 @@ impl Fleet {
         self.forget_login_without_sessions(id);
         let module = self.tokens[usize::from(index)].module;
         match was {
-            State::Opening => self.open_failed(now_ns, index, stuck_error(), out),
+            State::Opening => self.open_failed(now_ns, index, stuck_error(), now_ns, out),
             State::LoggingIn if spoilt.is_none() && !self.tokens[usize::from(index)].logged_in => {
                 self.token_failed(now_ns, index, stuck_error(), out);
             }

@@ -75,6 +75,8 @@ pub(in crate::simulator) struct TokenSeen {
     failures: u32,
     /// An operator wants its module begun anew, and nothing stood in the way
     wanted_anew: bool,
+    /// When a session was last closed
+    closed_ns: u64,
 }
 
 impl PlaceSeen {
@@ -163,7 +165,11 @@ impl Watch {
         let token = self.token_of(id);
         match result {
             Ok(()) => {}
-            Err(error) if error.kind() == Kind::SessionCount && others > lost => {
+            // What was closed since it was asked for may have had the place.
+            Err(error)
+                if error.kind() == Kind::SessionCount && (others > lost || token.closed_ns >= place.since_ns) =>
+            {
+                let others = others.max(1);
                 let cap =
                     token.cap.filter(|&(_, until_ns)| now_ns < until_ns).map_or(others, |(cap, _)| cap.min(others));
                 token.cap = Some((cap, now_ns.saturating_add(retry_ns)));
@@ -229,7 +235,9 @@ impl Watch {
     }
 
     pub(super) fn closed(&mut self, id: SessionId, generation: Generation) {
-        self.settles(id, generation, Standing::Closing, Standing::Closed);
+        if self.settles(id, generation, Standing::Closing, Standing::Closed) {
+            self.token_of(id).closed_ns = self.now_ns;
+        }
     }
 
     pub(super) fn reinitialised(&mut self, id: SessionId, generation: Generation, ok: bool) {
