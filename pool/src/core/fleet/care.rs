@@ -126,7 +126,7 @@ impl Fleet {
         }
         self.set(id, State::Closed);
         let index = self.session(id).token;
-        self.tokens[usize::from(index)].closed_ns = now_ns;
+        self.tokens[usize::from(index)].closed_ns = Some(now_ns);
         self.tend(now_ns, index, out);
         true
     }

@@ -106,7 +106,8 @@ impl Fleet {
         // One more than the token gives costs none of those that sign, whatever it says; if it is gone, they will
         // hear for themselves.
         // What has been closed since it was asked for may have had the place: two threads' news come in any order.
-        let others = taken > token.count(State::Stuck) || token.closed_ns >= asked_ns && asked_ns > 0;
+        let closed_since = token.closed_ns.is_some_and(|closed_ns| closed_ns >= asked_ns);
+        let others = taken > token.count(State::Stuck) || closed_since;
         if counted && others || signs {
             token.note(now_ns, error);
             token.cap = token.cap.min(taken.max(1));

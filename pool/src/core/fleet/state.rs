@@ -46,7 +46,7 @@ pub(in crate::core) struct Token {
     /// No open and no login before
     pub(super) retry_ns: u64,
     /// When it was last heard that a session was closed
-    pub(super) closed_ns: u64,
+    pub(super) closed_ns: Option<u64>,
     /// Its next appointment with the timer
     pub(super) due_ns: Option<u64>,
     /// Sessions in each state
@@ -169,7 +169,7 @@ impl Token {
             refusals: 0,
             rung_failed: 0,
             retry_ns: 0,
-            closed_ns: 0,
+            closed_ns: None,
             due_ns: None,
             count,
             idle: VecDeque::with_capacity(sessions.len()),

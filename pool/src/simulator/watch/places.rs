@@ -76,7 +76,7 @@ pub(in crate::simulator) struct TokenSeen {
     /// An operator wants its module begun anew, and nothing stood in the way
     wanted_anew: bool,
     /// When a session was last closed
-    closed_ns: u64,
+    closed_ns: Option<u64>,
 }
 
 impl PlaceSeen {
@@ -167,7 +167,7 @@ impl Watch {
             Ok(()) => {}
             // What was closed since it was asked for may have had the place.
             Err(error)
-                if error.kind() == Kind::SessionCount && (others > lost || token.closed_ns >= place.since_ns) =>
+                if error.kind() == Kind::SessionCount && (others > lost || token.closed_ns >= Some(place.since_ns)) =>
             {
                 let others = others.max(1);
                 let cap =
@@ -236,7 +236,7 @@ impl Watch {
 
     pub(super) fn closed(&mut self, id: SessionId, generation: Generation) {
         if self.settles(id, generation, Standing::Closing, Standing::Closed) {
-            self.token_of(id).closed_ns = self.now_ns;
+            self.token_of(id).closed_ns = Some(self.now_ns);
         }
     }
 
