@@ -2,7 +2,8 @@
 //! That they sign meanwhile is what tells such a key from one that only was the first to notice an outage.
 //!
 //! Tested with the others it would keep the token on probation for ever, and used by clients it would take the token
-//! from everybody. So it is set aside there, and tested by itself after pauses that grow.
+//! from everybody. So it is set aside there, and tested by itself after pauses that grow. The first ones are short: a
+//! token that fails now and then can make an innocent key look guilty, and its clients should not wait for long.
 
 use std::{
     collections::HashMap,
@@ -14,8 +15,9 @@ use segl_hsm::KeyId;
 /// So often in a row the token has to fail with the key before it is the key's doing.
 const TIMES: u32 = 3;
 
-/// The pause after that; it doubles each time.
-const PAUSE_MIN: Duration = Duration::from_secs(10);
+/// The pause after that; it doubles each time, so that a guilty one brings its token down ten times in ten minutes and
+/// once in ten from then on.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
 /// What keys are suspected of, by key and token.
@@ -27,7 +29,13 @@ struct Suspicion {
     times: u32,
     /// Of the first of these times, Unix seconds
     since_s: i64,
-    found_guilty: bool,
+    /// Once it is found guilty
+    set_aside: Option<SetAside>,
+}
+
+#[derive(Debug)]
+struct SetAside {
+    pause: Duration,
     not_before: Instant,
 }
 
@@ -41,13 +49,16 @@ impl Suspects {
         (now, now_s): (Instant, i64),
         signed_since: impl Fn(i64) -> bool,
     ) -> bool {
-        let new = Suspicion { times: 0, since_s: now_s, found_guilty: false, not_before: now };
+        let new = Suspicion { times: 0, since_s: now_s, set_aside: None };
         let suspicion = self.0.entry((key, token)).or_insert(new);
         suspicion.times = suspicion.times.saturating_add(1);
-        suspicion.found_guilty |= suspicion.times >= TIMES && signed_since(suspicion.since_s);
-        let doublings = suspicion.times.saturating_sub(TIMES).min(16);
-        suspicion.not_before = now + PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX);
-        suspicion.found_guilty
+        let pause = match &suspicion.set_aside {
+            Some(before) => before.pause.saturating_mul(2).min(PAUSE_MAX),
+            None if suspicion.times >= TIMES && signed_since(suspicion.since_s) => PAUSE_MIN,
+            None => return false,
+        };
+        suspicion.set_aside = Some(SetAside { pause, not_before: now + pause });
+        true
     }
 
     /// It has signed there, or failed by itself.
@@ -57,12 +68,20 @@ impl Suspects {
 
     /// Whether it has brought the token down time and again.
     pub(super) fn holds(&self, key: KeyId, token: u16) -> bool {
-        self.0.get(&(key, token)).is_some_and(|suspicion| suspicion.found_guilty)
+        self.0.get(&(key, token)).is_some_and(|suspicion| suspicion.set_aside.is_some())
     }
 
-    /// Whether it may be tested there now.
-    pub(super) fn may_try(&self, key: KeyId, token: u16, now: Instant) -> bool {
-        !self.holds(key, token) || self.0.get(&(key, token)).is_none_or(|suspicion| suspicion.not_before <= now)
+    /// Those that are set aside, where, and from when on they may be tested.
+    pub(super) fn guilty(&self) -> Vec<(KeyId, u16, Instant)> {
+        let when = |suspicion: &Suspicion| suspicion.set_aside.as_ref().map(|set_aside| set_aside.not_before);
+        self.0.iter().filter_map(|(&(key, token), suspicion)| Some((key, token, when(suspicion)?))).collect()
+    }
+
+    /// It is tested there now, and may be again after a moment if that says nothing of it.
+    pub(super) fn tries(&mut self, key: KeyId, token: u16, now: Instant) {
+        if let Some(set_aside) = self.0.get_mut(&(key, token)).and_then(|suspicion| suspicion.set_aside.as_mut()) {
+            set_aside.not_before = now + PAUSE_MIN;
+        }
     }
 
     /// Of what is to be tested on a token: all but those that bring it down, unless these are all there is. Then it
@@ -109,7 +128,7 @@ mod tests {
             assert!(!accuse(&mut suspects, BAD, false));
         }
         assert_eq!(of_both(&suspects), [GOOD, BAD]);
-        assert!(suspects.may_try(BAD, 0, Instant::now()));
+        assert_eq!(suspects.guilty(), []);
     }
 
     #[test]
@@ -118,11 +137,11 @@ mod tests {
         let mut suspects = Suspects::default();
         let accuse = |suspects: &mut Suspects| suspects.accuse(BAD, 0, (start, 0), |_| true);
         assert!(!accuse(&mut suspects) && !accuse(&mut suspects));
-        assert!(suspects.may_try(BAD, 0, start));
-        for pause_s in [10, 20, 40, 80, 160, 320, 600, 600] {
+        assert_eq!(suspects.guilty(), []);
+        (0..10).for_each(|_| assert!(!suspects.accuse(BAD, 0, (start, 0), |_| false)));
+        for pause_s in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600] {
             assert!(accuse(&mut suspects));
-            assert!(!suspects.may_try(BAD, 0, start + Duration::from_secs(pause_s - 1)), "{pause_s} s");
-            assert!(suspects.may_try(BAD, 0, start + Duration::from_secs(pause_s)), "{pause_s} s");
+            assert_eq!(suspects.guilty(), [(BAD, 0, start + Duration::from_secs(pause_s))], "{pause_s} s");
         }
     }
 }

@@ -38,6 +38,9 @@ const TEST_EVERY_S: i64 = 60;
 /// Between two looks at what is due; a key that does not pass is tested at each.
 const ROUND_EVERY: Duration = Duration::from_secs(5);
 
+/// Between two looks whether a key that was set aside can be tried again, when it is time: its token may be away.
+const RETRIAL_EVERY: Duration = Duration::from_millis(250);
+
 /// A self-test waits in the queue like a login; a token that needs longer than this is not one to rely on.
 const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -143,8 +146,12 @@ impl Trials {
 
     pub(super) fn keep(mut self, events: &Receiver<Event>) {
         let mut next_round = Instant::now() + ROUND_EVERY;
+        let mut looked = Instant::now();
         loop {
-            let wake = self.under_way.values().map(|test| test.ends).chain([next_round]).min().unwrap_or(next_round);
+            let retrial = self.suspects.guilty().into_iter().map(|(.., not_before)| not_before).min();
+            let retrial = retrial.map(|not_before| not_before.max(looked + RETRIAL_EVERY));
+            let ends = self.under_way.values().map(|test| test.ends);
+            let wake = ends.chain(retrial).fold(next_round, Instant::min);
             match events.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
                     self.keeper.change(|seen| seen.idle = false);
@@ -160,6 +167,11 @@ impl Trials {
                 next_round = Instant::now() + ROUND_EVERY;
                 self.try_forgotten();
                 let due = self.due();
+                self.begin(due, Cause::default());
+            }
+            if retrial.is_some_and(|retrial| retrial <= Instant::now()) {
+                looked = Instant::now();
+                let due = self.retrials(looked);
                 self.begin(due, Cause::default());
             }
             self.give_up_overdue();
@@ -277,7 +289,6 @@ impl Trials {
             Holding::Passed(at_s) => !(0..TEST_EVERY_S).contains(&(now_s - at_s)) || card.entry.begins_in(*at_s, now_s),
             Holding::Unfit(_) | Holding::Stranger(_) => false,
         };
-        let now = Instant::now();
         let tokens = self.shared.desk.pool_snapshot().tokens;
         // One that is away refuses every test: it is tested when it comes back.
         let answers = |token: u16| {
@@ -285,23 +296,40 @@ impl Trials {
                 .get(usize::from(token))
                 .is_some_and(|token| matches!(token.state, TokenState::Ready | TokenState::Probation))
         };
-        let tests = || self.under_way.values().chain(self.given_up.values());
-        let tested = |id, token| tests().any(|test| test.card.entry.id == id && test.token == token);
+        let tested = |id, token| self.tests().any(|test| test.card.entry.id == id && test.token == token);
         let all = self.shared.keys.cards().into_iter().flat_map(held);
         let due = all.filter(|(card, token, holding)| {
             let id = card.entry.id;
-            is_due(card, holding) && answers(*token) && !tested(id, *token) && self.suspects.may_try(id, *token, now)
+            is_due(card, holding) && answers(*token) && !tested(id, *token) && !self.suspects.holds(id, *token)
         });
-        let due: Vec<_> = due.map(|(card, token, _)| (card, token)).collect();
-        let (suspected, mut due): (Vec<_>, Vec<_>) =
-            due.into_iter().partition(|(card, token)| self.suspects.holds(card.entry.id, *token));
-        // Each by itself, when nobody else can be taken along.
-        for (card, token) in suspected {
-            if !due.iter().any(|(_, other)| *other == token) && !tests().any(|test| test.token == token) {
+        due.map(|(card, token, _)| (card, token)).collect()
+    }
+
+    /// What was set aside and is to be tried again now: on a token that is well, and by itself, since nobody else is to
+    /// be taken along.
+    fn retrials(&mut self, now: Instant) -> Vec<(Arc<KeyCard>, u16)> {
+        let tokens = self.shared.desk.pool_snapshot().tokens;
+        let is_well = |token: u16| tokens.get(usize::from(token)).is_some_and(|token| token.state == TokenState::Ready);
+        let mut due: Vec<(Arc<KeyCard>, u16)> = Vec::new();
+        for (id, token, not_before) in self.suspects.guilty() {
+            let card = self.shared.keys.card(id).filter(|card| card.holding(token).is_some_and(|at| !at.is_unfit()));
+            let Some(card) = card else {
+                // It is not there any more.
+                self.suspects.clear(id, token);
+                continue;
+            };
+            let is_free =
+                !due.iter().any(|(_, other)| *other == token) && !self.tests().any(|test| test.token == token);
+            if not_before <= now && is_well(token) && is_free {
+                self.suspects.tries(id, token, now);
                 due.push((card, token));
             }
         }
         due
+    }
+
+    fn tests(&self) -> impl Iterator<Item = &Test> {
+        self.under_way.values().chain(self.given_up.values())
     }
 
     /// Begins what an operator has asked for, and leaves the rest unmade with a reason.

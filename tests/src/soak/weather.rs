@@ -9,14 +9,15 @@ use std::{
 use segl_faulty_token::FaultyHsm;
 
 use super::{
-    ground::TOKENS,
+    ground::{KEYS, TOKENS},
     health::Health,
     operator::Operator,
     trouble::{Ends, Spell},
 };
 use crate::{Result, http::Http};
 
-/// A token that is healed signs again within this: the longest back-off, a stuck call, a self-test, on a busy machine.
+/// A token that is healed signs again, with each of its keys, within this: the longest back-off, a stuck call, the
+/// self-tests, the next one of a key that an outage made look guilty, on a busy machine.
 pub(super) const RECOVERY_MAX: Duration = Duration::from_secs(20);
 /// So many more signatures show that it takes part.
 const SIGNS_AGAIN: u64 = 10;
@@ -105,15 +106,16 @@ fn is_over(over: &Receiver<()>, within_ms: u64) -> bool {
     }
 }
 
-/// Waits until the token is ready and signs; the operator does what is his now and then.
+/// Waits until the token is ready with each of its keys and signs; the operator does what is his now and then.
 fn await_recovery(token: usize, hsm: &FaultyHsm, admin: &Http, operator: impl Fn() -> Result<()>) -> Result<bool> {
     let label = format!("token=\"{}\"", TOKENS[token]);
+    let keys = KEYS.iter().filter(|key| key.tokens.contains(&token)).count() as f64;
     let signed = || Ok::<_, Box<dyn std::error::Error + Send + Sync>>(hsm.counts()?.all_keys().signed);
     let (healed, before) = (Instant::now(), signed()?);
     let mut acts_at = healed;
     while healed.elapsed() < RECOVERY_MAX {
         let ready = admin.metric("segl_token_ready", &[&label])? > 0.0;
-        if ready && signed()? >= before + SIGNS_AGAIN {
+        if ready && admin.metric("segl_key_fit", &[&label])? >= keys && signed()? >= before + SIGNS_AGAIN {
             return Ok(true);
         }
         if !ready && Instant::now() >= acts_at {
