@@ -21,7 +21,7 @@ use segl_tests::Result;
 use crate::{
     cpu::CpuTimes,
     installation::Segld,
-    load::{Edge, Engine, Length, Observations, Pace, Progress, Run, Verification},
+    load::{Edge, Engine, Length, Observations, Pace, Patience, Progress, Run, Verification},
     report::Report,
 };
 
@@ -89,6 +89,7 @@ pub(crate) fn measure(
         progress: &seen_so_far,
     };
     let (end, ended) = mpsc::channel::<()>();
+    let patience = if matches!(run.pace, Pace::Closed(_)) { Some(Patience::begin()?) } else { None };
     let seen = std::thread::scope(|scope| {
         scope.spawn(|| {
             let ended = ended;
@@ -111,6 +112,7 @@ pub(crate) fn measure(
         drop(end);
         seen
     })?;
+    drop(patience);
     let times = times.into_inner();
     let [(own_before, segld_before), (own_after, segld_after)] = &times[..] else {
         return Err("the run ended before anything was measured: it is shorter than its warm-up".into());

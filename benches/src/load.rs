@@ -5,6 +5,7 @@
 
 mod connection;
 mod engine;
+mod manners;
 mod observations;
 mod pace;
 mod verification;
@@ -12,6 +13,7 @@ mod work;
 
 pub(crate) use connection::Target;
 pub(crate) use engine::{Edge, Engine, Length, Pace, Progress, Run};
+pub(crate) use manners::Patience;
 pub(crate) use observations::{Interval, Latencies, Observations};
 pub(crate) use pace::{Schedule, Stretch};
 pub(crate) use verification::{Verification, Verified};

@@ -83,6 +83,10 @@ pub(crate) struct Arguments {
 /// Half the interval's width that is good enough.
 const HALF_WIDTH_MAX: f64 = 0.02;
 
+/// The load runs for so long before a slice through segld begins: until the queue is as long as this load makes it, and
+/// segld has seen for a while what waits that means (which takes its reactors 100 ms).
+const WARM_UP: Duration = Duration::from_millis(300);
+
 /// What one slice through segld used beside its signatures.
 #[derive(Debug, Default)]
 struct Used {
@@ -233,13 +237,12 @@ fn through_segld(
     slice: Duration,
     used: &mut Used,
 ) -> Result<Observations> {
-    let warm_up = Duration::from_millis(100);
     let pace = match arguments.rate {
-        Some(rate) => Pace::Open(Schedule::constant(rate, (slice + warm_up).as_nanos() as u64)),
+        Some(rate) => Pace::Open(Schedule::constant(rate, (slice + WARM_UP).as_nanos() as u64)),
         None => Pace::Closed(arguments.in_flight),
     };
     let length = Length::Time(slice);
-    let measured = measure(engine, pace, warm_up, length, arguments.verify, Some(segld))?;
+    let measured = measure(engine, pace, WARM_UP, length, arguments.verify, Some(segld))?;
     let signatures = measured.seen.signatures as f64;
     for (group, ns) in measured.segld_by_thread {
         *used.by_thread.entry(group).or_insert(0) += ns;
