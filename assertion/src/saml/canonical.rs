@@ -170,7 +170,7 @@ impl<'a, S: Sink> Writer<'_, 'a, S> {
         sorted.clear();
         sorted.extend(node.attributes.0..node.attributes.1);
         if sorted.len() > 1 {
-            sorted.sort_unstable_by_key(|index| tree.canonical_order(*index));
+            sorted.sort_unstable_by(|one, other| tree.canonical_order(*one, *other));
         }
         for index in &sorted {
             self.attribute(&tree.attributes[*index as usize]);

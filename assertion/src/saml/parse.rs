@@ -353,7 +353,7 @@ impl<'a> Parser<'a, '_> {
             }
             self.tree.attributes[index].namespace = namespace;
             if let Some(before) = index.checked_sub(1).filter(|before| *before >= attributes) {
-                ordered &= self.tree.canonical_order(before as u32) < self.tree.canonical_order(index as u32);
+                ordered &= self.tree.canonical_order(before as u32, index as u32).is_lt();
             }
         }
         Ok(ordered)

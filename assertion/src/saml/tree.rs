@@ -1,7 +1,7 @@
 //! A parsed document: all nodes in document order in one list, so that a subtree is a range and both the checks and the
 //! canonical form read the same thing.
 
-use std::ops::Range;
+use std::{cmp::Ordering, ops::Range};
 
 /// Index of a namespace in [`Tree::namespaces`]. The first ones are known beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,10 +158,16 @@ impl<'a> Tree<'a> {
         &self.attributes[range(node.attributes)]
     }
 
-    /// What attributes of one element are sorted by (Canonical XML 1.0 §2.2).
-    pub(crate) fn canonical_order(&self, attribute: u32) -> (&'a str, &'a str) {
-        let attribute = &self.attributes[attribute as usize];
-        (self.namespace(attribute.namespace), attribute.name.local())
+    /// The order of two attributes of one element (Canonical XML 1.0 §2.2): by the namespace's name, then by the local
+    /// one.
+    pub(crate) fn canonical_order(&self, one: u32, other: u32) -> Ordering {
+        let (one, other) = (&self.attributes[one as usize], &self.attributes[other as usize]);
+        // Nearly all are in no namespace, or in the same.
+        let namespaces = match one.namespace == other.namespace {
+            true => Ordering::Equal,
+            false => self.namespace(one.namespace).cmp(self.namespace(other.namespace)),
+        };
+        namespaces.then_with(|| one.name.local().cmp(other.name.local()))
     }
 
     pub(crate) fn declarations(&self, node: &Node<'a>) -> &[Declaration<'a>] {
