@@ -361,7 +361,9 @@ impl<'a> Parser<'a, '_> {
 
     /// The namespace that a prefix stands for here; that of the empty one without a declaration is none.
     fn bound(&self, prefix: &str) -> Option<Namespace> {
-        match self.scope.iter().rev().find(|declaration| declaration.prefix == prefix) {
+        // Prefixes are so short that calling for a comparison takes longer than comparing.
+        let same = |other: &str| other.len() == prefix.len() && other.bytes().eq(prefix.bytes());
+        match self.scope.iter().rev().find(|declaration| same(declaration.prefix)) {
             Some(declaration) => Some(declaration.namespace),
             None if prefix.is_empty() => Some(Namespace::NONE),
             None if prefix == "xml" => Some(Namespace::XML),

@@ -3,6 +3,7 @@
 //! Two tasks serve it, [`reader`] and [`writer`]; they share this state and wake each other. Neither is ever
 //! aborted, and neither's socket operation is ever dropped: what must end is ended through the closer.
 
+mod buffers;
 mod reader;
 mod writer;
 
@@ -24,6 +25,7 @@ use crate::{
     transport::{Closing, Peer},
 };
 
+pub(crate) use buffers::Buffers;
 pub(crate) use reader::read_from;
 pub(crate) use writer::write_to;
 
@@ -82,7 +84,8 @@ pub(crate) struct Connection {
     phase: Cell<Phase>,
     tls: RefCell<ServerConnection>,
     client: RefCell<Option<Rc<Client>>>,
-    /// Whole frames that wait to be written, in clear
+    buffers: Rc<Buffers>,
+    /// Whole frames that wait to be written, in clear; without memory when there are none
     outgoing: RefCell<Vec<u8>>,
     /// Bytes of answers made and not yet taken by the kernel
     pending_bytes: Cell<usize>,
@@ -125,6 +128,7 @@ impl Connection {
         peer: Peer,
         now_ns: u64,
         tls: ServerConnection,
+        buffers: Rc<Buffers>,
         closer: impl Closing,
     ) -> Rc<Connection> {
         Rc::new(Connection {
@@ -140,6 +144,7 @@ impl Connection {
             phase: Cell::new(Phase::Handshake),
             tls: RefCell::new(tls),
             client: RefCell::new(None),
+            buffers,
             outgoing: RefCell::default(),
             pending_bytes: Cell::new(0),
             in_flight: Cell::new(0),
@@ -226,6 +231,9 @@ impl Connection {
             return;
         }
         let mut outgoing = self.outgoing.borrow_mut();
+        if outgoing.capacity() == 0 {
+            *outgoing = self.buffers.bytes();
+        }
         let before = outgoing.len();
         encode_frame(kind, id, message, &mut outgoing);
         self.pending_bytes.set(self.pending_bytes.get() + outgoing.len() - before);

@@ -7,16 +7,13 @@ use segl_wire::{Code, Error, FrameBuffer, GoAwayReason};
 use super::{Connection, Phase};
 use crate::{dispatch::dispatch, reactor::Reactor, transport::Reading};
 
-/// One read: a TLS record at its largest and a little more, so that a full record arrives at once.
-const READ_BUFFER: usize = 17 << 10;
-
 /// Serves a connection's input until the peer ends it or the connection is closed.
 ///
 /// Once TLS or the framing has failed, what still comes is thrown away unread until the peer goes or the sweep ends
 /// the wait: a socket closed with bytes unread resets, and the reset would destroy our last words on their way.
 pub(crate) async fn read_from<R: Reading>(connection: Rc<Connection>, reactor: Rc<Reactor>, mut reader: R) {
-    let mut buffer = Vec::with_capacity(READ_BUFFER);
-    let mut frames = FrameBuffer::new(reactor.limits().frame_max);
+    // Part of a frame, between two reads.
+    let mut begun: Option<FrameBuffer> = None;
     let mut tls_failed = false;
     let _last_rites = Gone { connection: connection.clone(), reactor: reactor.clone() };
     loop {
@@ -25,19 +22,24 @@ pub(crate) async fn read_from<R: Reading>(connection: Rc<Connection>, reactor: R
         {
             connection.room.notified().await;
         }
-        let (back, bytes, result) = reader.read(buffer).await;
-        (reader, buffer) = (back, bytes);
+        reader.ready().await;
+        let (back, buffer, result) = reader.read(connection.buffers.bytes()).await;
+        reader = back;
         match result {
             Ok(count) if count > 0 && connection.phase() != Phase::Closed => {}
             _ => break,
         }
         if tls_failed {
+            connection.buffers.give_back(buffer);
             continue;
         }
         connection.heard_ns.set(reactor.now_ns());
+        let mut frames = begun.take().unwrap_or_else(|| connection.buffers.frames());
         let taken = connection.take_in(&reactor, &buffer, &mut frames);
+        connection.buffers.give_back(buffer);
+        begun = connection.buffers.give_back_frames(frames);
         reactor.submit();
-        connection.frame_goes_on(frames.pending() > 0, reactor.now_ns());
+        connection.frame_goes_on(begun.is_some(), reactor.now_ns());
         match taken {
             Ok(Taken::Everything) => {}
             Ok(Taken::PeerClosed) => break,

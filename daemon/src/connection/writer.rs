@@ -10,38 +10,32 @@ const TLS_CHUNK: usize = 64 << 10;
 
 /// Serves a connection's output until everything is said or nothing can be said any more.
 pub(crate) async fn write_to<W: Writing>(connection: Rc<Connection>, reactor: Rc<Reactor>, mut writer: W) {
-    let mut sealed = Vec::with_capacity(16 << 10);
-    // The two buffers take turns: one collects answers while the other is encrypted.
-    let mut spare = Vec::new();
     loop {
         connection.to_write.notified().await;
         loop {
             if connection.phase() == Phase::Closed {
                 return;
             }
-            let mut frames = connection.outgoing.replace(spare);
+            let frames = connection.outgoing.take();
+            let mut sealed = connection.buffers.bytes();
             let done = connection.in_flight() == 0 && connection.phase() == Phase::Leaving;
             if let Err(error) = connection.seal(&frames, done, &mut sealed) {
                 tracing::warn!(connection = connection.id, %error, "TLS can not write");
                 return connection.close(reactor.now_ns());
             }
             let bytes = frames.len();
-            frames.clear();
-            // One large answer must not keep its memory for ever.
-            frames.shrink_to(TLS_CHUNK);
-            spare = frames;
+            connection.buffers.give_back(frames);
             if !sealed.is_empty() {
                 connection.writing_since_ns.set(Some(reactor.now_ns()));
                 let (back, buffer, result) = writer.write_all(sealed).await;
                 (writer, sealed) = (back, buffer);
                 connection.writing_since_ns.set(None);
-                sealed.clear();
-                sealed.shrink_to(TLS_CHUNK);
                 connection.written(bytes);
                 if result.is_err() {
                     return connection.close(reactor.now_ns());
                 }
             }
+            connection.buffers.give_back(sealed);
             if done {
                 connection.finish(reactor.now_ns());
                 return;

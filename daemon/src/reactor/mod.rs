@@ -36,7 +36,7 @@ use self::{
 };
 use crate::{
     config::{Limits, Operation},
-    connection::{Client, Connection, Phase},
+    connection::{Buffers, Client, Connection, Phase},
     gate::and_more,
     meters::ReactorMeters,
     policy::{Authorised, Denied, PeerIdentity, Tenant, Unsigned},
@@ -79,6 +79,7 @@ pub(crate) struct Reactor {
     index: u16,
     inbox: Arc<ReactorInbox>,
     snapshot: RefCell<Cache<Arc<arc_swap::ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    buffers: Rc<Buffers>,
     connections: RefCell<Table<Rc<Connection>>>,
     requests: RefCell<Table<Request>>,
     orders: RefCell<Orders>,
@@ -95,11 +96,13 @@ impl Reactor {
     fn new(shared: Arc<Shared>, index: u16, inbox: Arc<ReactorInbox>) -> Rc<Reactor> {
         let snapshot = RefCell::new(Cache::new(shared.snapshot.clone()));
         let meters = ReactorMeters::new(shared.times.clone(), shared.tenants.clone());
+        let buffers = Rc::new(Buffers::new(shared.limits.frame_max));
         Rc::new(Reactor {
             shared,
             index,
             inbox,
             snapshot,
+            buffers,
             connections: RefCell::default(),
             requests: RefCell::default(),
             orders: RefCell::default(),
@@ -153,7 +156,7 @@ impl Reactor {
         let mut made = None;
         let id = self.shared.census.next_connection_id();
         self.connections.borrow_mut().insert_with(|tag| {
-            let connection = Connection::new(id, tag, peer, self.now_ns(), tls, closer);
+            let connection = Connection::new(id, tag, peer, self.now_ns(), tls, self.buffers.clone(), closer);
             made = Some(connection.clone());
             connection
         });

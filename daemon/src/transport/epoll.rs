@@ -41,6 +41,11 @@ impl Stream for Epoll {
 }
 
 impl Reading for EpollReader {
+    async fn ready(&self) {
+        // An error is the read's to tell.
+        let _ = self.0.readable().await;
+    }
+
     async fn read(self, mut buffer: Vec<u8>) -> (Self, Vec<u8>, io::Result<usize>) {
         buffer.clear();
         let result = loop {

@@ -20,6 +20,10 @@ pub(crate) use uring::Uring;
 
 /// The reading half of a connection.
 pub(crate) trait Reading: Sized + 'static {
+    /// Waits until there may be something to read, where that can be told without a buffer: an idle connection then
+    /// needs none.
+    async fn ready(&self) {}
+
     /// Reads into the buffer's whole capacity, replacing what was in it; `Ok(0)` is the peer's end of stream.
     /// The buffer comes back with exactly the bytes read.
     async fn read(self, buffer: Vec<u8>) -> (Self, Vec<u8>, io::Result<usize>);
