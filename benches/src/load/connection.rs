@@ -55,8 +55,6 @@ pub(super) struct Connection {
     socket: TcpStream,
     tls: ClientConnection,
     received: FrameBuffer,
-    /// From the socket, still encrypted
-    raw: Vec<u8>,
     /// Frames that were not given to TLS yet
     pub(super) out: Vec<u8>,
     /// The id of the first in `flying`
@@ -88,7 +86,6 @@ impl Connection {
             socket,
             tls,
             received: FrameBuffer::new(HELLO_MAX),
-            raw: vec![0; 64 * 1024],
             out: Vec::new(),
             first_id: 1,
             flying: VecDeque::new(),
@@ -166,15 +163,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads once from the socket and hands on what frames came; false when there was nothing to read.
-    pub(super) fn receive(&mut self) -> Result<bool> {
-        let len = match self.socket.read(&mut self.raw) {
+    /// Reads once from the socket and hands on what frames came; false when there was nothing to read. `raw` is for what
+    /// is still encrypted.
+    pub(super) fn receive(&mut self, raw: &mut [u8]) -> Result<bool> {
+        let len = match self.socket.read(raw) {
             Ok(0) => return Err("segld has closed the connection".into()),
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let mut rest = &self.raw[..len];
+        let mut rest = &raw[..len];
         while !rest.is_empty() {
             self.tls.read_tls(&mut rest)?;
             let state = self.tls.process_new_packets()?;
@@ -216,7 +214,7 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
-            if !self.receive()? {
+            if !self.receive(&mut early)? {
                 return Err("segld did not answer in time".into());
             }
         }

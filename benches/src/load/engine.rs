@@ -71,6 +71,8 @@ pub(crate) struct Run<'a> {
 pub(crate) struct Engine {
     work: Work,
     connections: Vec<Connection>,
+    /// What one of them receives, still encrypted: all share it, so that it stays in the cache
+    raw: Vec<u8>,
     poll: rustix::fd::OwnedFd,
     epoch: Instant,
     /// Of the next request's first payload
@@ -108,7 +110,16 @@ impl Engine {
             open.push(connection);
         }
         let server = target.address.to_string();
-        Ok(Engine { work, connections: open, poll, epoch: Instant::now(), number: 1, spkis_der, server })
+        Ok(Engine {
+            work,
+            connections: open,
+            raw: vec![0; 64 * 1024],
+            poll,
+            epoch: Instant::now(),
+            number: 1,
+            spkis_der,
+            server,
+        })
     }
 
     pub(crate) fn work(&self) -> &Work {
@@ -287,7 +298,7 @@ impl Engine {
         verification: Verification,
     ) -> Result<()> {
         let connection = &mut self.connections[at];
-        if !connection.receive()? {
+        if !connection.receive(&mut self.raw)? {
             return Ok(());
         }
         let now = self.epoch.elapsed().as_nanos() as u64;
