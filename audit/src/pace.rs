@@ -65,7 +65,7 @@ pub(crate) struct Pending {
 pub(crate) enum Next {
     /// Write what is pending
     Commit,
-    /// Wait so long, or until woken
+    /// Wait so long, or until woken, for company or for what is bound to come
     Wait(Duration),
     /// There is nothing to write: wait until woken
     Rest,
@@ -76,10 +76,16 @@ impl Pace {
     pub(crate) fn next(&mut self, pending: Pending, now: Instant) -> Next {
         self.sleep = Sleep::Awake;
         match self.due(pending) {
-            None => {
-                self.sleep = Sleep::Idle;
-                Next::Rest
-            }
+            None => match self.first_due(pending).and_then(|due| due.checked_duration_since(now)) {
+                Some(left) if !left.is_zero() => {
+                    self.sleep = Sleep::Until(now + left);
+                    Next::Wait(left)
+                }
+                _ => {
+                    self.sleep = Sleep::Idle;
+                    Next::Rest
+                }
+            },
             Some(due) => match due.and_then(|due| due.checked_duration_since(now)).filter(|left| !left.is_zero()) {
                 None => {
                     self.last = Some(now);
@@ -122,6 +128,13 @@ impl Pace {
         wake
     }
 
+    /// When what comes first would be written, while nothing is pending and something is bound to come: so its coming
+    /// wakes nobody.
+    fn first_due(&self, pending: Pending) -> Option<Instant> {
+        let bound_to_come = pending.open_intents > 0 && !pending.closed;
+        self.last.filter(|_| bound_to_come).map(|last| last + self.linger)
+    }
+
     /// When to commit: none when there is nothing to; at once where there is no moment.
     fn due(&self, pending: Pending) -> Option<Option<Instant>> {
         if pending.records == 0 {
@@ -160,10 +173,23 @@ mod tests {
     #[test]
     fn what_comes_after_a_while_is_written_at_once() {
         let (mut pace, last) = busy();
-        assert_eq!(pace.next(Pending { records: 0, ..SOME }, after(last, 100)), Next::Rest);
+        assert_eq!(pace.next(Pending { records: 0, open_intents: 0, ..SOME }, after(last, 100)), Next::Rest);
         assert!(pace.wake(SOME), "it sleeps");
         assert!(!pace.wake(SOME), "once is enough");
         assert_eq!(pace.next(SOME, after(last, 25_000)), Next::Commit);
+    }
+
+    #[test]
+    fn what_is_bound_to_come_wakes_nobody_before_its_time() {
+        let (mut pace, last) = busy();
+        let none = Pending { records: 0, ..SOME };
+        assert_eq!(pace.next(none, after(last, 1_000)), Next::Wait(Duration::from_millis(24)));
+        assert!(!pace.wake(SOME), "it has come, and has time");
+        pace.hasten(11, SOME);
+        assert!(pace.wake(SOME), "somebody waits for it");
+        assert_eq!(pace.next(none, after(last, 25_000)), Next::Rest, "it was not bound to come so soon");
+        let (mut pace, last) = busy();
+        assert_eq!(pace.next(Pending { closed: true, ..none }, after(last, 1_000)), Next::Rest);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 
 /// The part of the queue's wait that a rest takes, and what it takes at most.
 const PART_OF_WAIT: u32 = 8;
-const REST_MAX: Duration = Duration::from_millis(8);
+const REST_MAX: Duration = Duration::from_millis(12);
 
 /// Below this a rest is not worth the timer.
 const REST_MIN: Duration = Duration::from_micros(100);
