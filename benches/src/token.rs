@@ -195,12 +195,14 @@ impl Token {
         }
     }
 
-    /// The same beside a bare loop that gave most with so many threads. SoftHSM2's calls wait for each other's locks, asleep,
-    /// and who sleeps leaves a core to nobody where there are as many sessions as cores: so one more, where calls are so
-    /// short that they often meet.
-    pub(crate) fn sessions_beside(&self, threads: u32) -> u32 {
-        let short = matches!(self.key, Key::P256 | Key::Ed25519);
-        threads + u32::from(self.kind == TokenKind::Softhsm && short)
+    /// Numbers of sessions among which is looked for the one that gives most through segld, where a bare loop gave most with
+    /// so many threads. SoftHSM2's calls wait for each other's locks, asleep, and who sleeps leaves a core to nobody where
+    /// there are as many sessions as cores.
+    pub(crate) fn sessions_beside(&self, threads: u32) -> Vec<u32> {
+        match self.kind {
+            TokenKind::Softhsm => vec![threads, threads + 1, threads + 2],
+            _ => vec![threads],
+        }
     }
 
     /// Numbers of threads among which the ceiling is looked for.

@@ -132,12 +132,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let calibration = worker.calibrate(&token.ceiling_threads(), slice.min(Duration::from_millis(300)))?;
     // The ceiling had its choice of threads.
     let threads = u32::try_from(worker.threads).unwrap_or(u32::MAX);
-    let sessions = arguments.segld.sessions.unwrap_or_else(|| token.sessions_beside(threads));
-    let settings = SegldArguments { sessions: Some(sessions), ..arguments.segld.clone() };
-    let setting = settings.describe(sessions);
-    let segld = Segld::start(&token, &settings, load, &place.path().join("segld"), &programs)?;
-    let work = plain_work(&token, &arguments.segld, arguments.batch)?;
-    let mut engine = Engine::connect(&segld.target()?, work, arguments.connections)?;
+    let mut candidates = arguments.segld.sessions.map_or_else(|| token.sessions_beside(threads), |given| vec![given]);
+    if arguments.rate.is_some() {
+        candidates.truncate(1);
+    }
+    let (Contender { segld, mut engine, setting }, by_sessions) =
+        best(&candidates, &token, arguments, load, &place, &programs)?;
     let wakeup = wakeup::measure()?;
 
     let mut sums = Sums::default();
@@ -198,7 +198,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         &ratios,
         ratio,
         &verified,
-        &calibration,
+        [&calibration, &by_sessions],
         wakeup,
         &place,
         &programs,
@@ -228,6 +228,58 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// A segld with its load.
+struct Contender {
+    segld: Segld,
+    engine: Engine,
+    /// How it is configured, in words
+    setting: String,
+}
+
+/// Starts one for each number of sessions, and keeps that which gives most in a short slice: what the ceiling's choice of
+/// threads is to the other side. Returns what each gave as well, where there was a choice.
+fn best(
+    candidates: &[u32],
+    token: &Token,
+    arguments: &Arguments,
+    load: Load,
+    place: &Workplace,
+    programs: &Programs,
+) -> Result<(Contender, Vec<(usize, f64)>)> {
+    let (mut best, mut rates): (Option<(f64, Contender)>, _) = (None, Vec::new());
+    for &sessions in candidates {
+        let settings = SegldArguments { sessions: Some(sessions), ..arguments.segld.clone() };
+        let directory = place.path().join(format!("segld-{sessions}"));
+        let segld = Segld::start(token, &settings, load, &directory, programs)?;
+        let work = plain_work(token, &arguments.segld, arguments.batch)?;
+        let engine = Engine::connect(&segld.target()?, work, arguments.connections)?;
+        let mut contender = Contender { segld, engine, setting: settings.describe(sessions) };
+        let mut rate = 0.0;
+        if candidates.len() > 1 {
+            progress::show(&format!("looking for the number of sessions: {sessions}"));
+            let (slice, mut used) = (Duration::from_millis(arguments.slice_ms), Used::default());
+            rate = through_segld(&mut contender.engine, &contender.segld, arguments, slice, &mut used)?.rate();
+            rates.push((sessions as usize, rate));
+        }
+        let loser = match best.take() {
+            Some((best_rate, so_far)) if best_rate >= rate => {
+                best = Some((best_rate, so_far));
+                Some(contender)
+            }
+            other => {
+                best = Some((rate, contender));
+                other.map(|(_, so_far)| so_far)
+            }
+        };
+        if let Some(Contender { segld, engine, .. }) = loser {
+            drop(engine);
+            segld.stop()?;
+        }
+    }
+    let (_, contender) = best.ok_or("a segld has one session at least")?;
+    Ok((contender, rates))
 }
 
 fn through_segld(
@@ -261,7 +313,7 @@ fn describe(
     ratios: &[f64],
     ratio: Estimate,
     verified: &Verified,
-    calibration: &[(usize, f64)],
+    [by_threads, by_sessions]: [&[(usize, f64)]; 2],
     wakeup: wakeup::Wakeup,
     place: &Workplace,
     programs: &Programs,
@@ -278,15 +330,20 @@ fn describe(
     };
     let batch = if arguments.batch > 1 { format!(", batches of {}", arguments.batch) } else { String::new() };
     let title = format!("{}, {pattern}{batch}: {setting}", token.description);
-    let threads = calibration.iter().map(|(threads, rate)| format!("{threads}: {rate:.0}/s"));
+    let choice = |rates: &[(usize, f64)]| {
+        rates.iter().map(|(many, rate)| format!("{many}: {rate:.0}/s")).collect::<Vec<_>>().join(", ")
+    };
 
     let mut report = Report::new("ratio", &title);
     report.note(&format!("segld {}; journal's disk: {}", programs.origin, place.disk));
     report.note(&format!("signatures: {}", verified.which));
     let mut table = Table::new(&["what", "value"]);
     table.row(&["ceiling (the token alone)", &format!("{ceiling:.0}/s")]);
-    table.row(&["  by threads", &threads.collect::<Vec<_>>().join(", ")]);
+    table.row(&["  by threads", &choice(by_threads)]);
     table.row(&["through segld", &format!("{through:.0}/s")]);
+    if !by_sessions.is_empty() {
+        table.row(&["  by sessions", &choice(by_sessions)]);
+    }
     if arguments.rate.is_none() {
         table.row(&["RATIO, median of pairs [95%]", &format!("{ratio}, {} pairs", ratios.len())]);
     }
@@ -345,7 +402,7 @@ fn describe(
         "journal": arguments.segld.journal, "io": arguments.segld.io, "setting": setting,
         "connections": arguments.connections, "in_flight": arguments.in_flight, "batch": arguments.batch,
         "rate": arguments.rate, "disk": place.disk, "segld": programs.origin,
-        "ceiling_per_s": ceiling, "ceiling_by_threads": calibration, "through_segld_per_s": through,
+        "ceiling_per_s": ceiling, "ceiling_by_threads": by_threads, "segld_by_sessions": by_sessions, "through_segld_per_s": through,
         "ratio": arguments.rate.is_none().then_some(ratio), "pairs": ratios, "cpu_ratio": cpu_ratio,
         "cpu_us": { "ceiling": ceiling_us, "segld": segld_us, "load": load_us, "segld_by_thread": by_thread },
         "cpus": { "ceiling": ceiling_cpus, "segld_and_load": segld_cpus, "of": cores, "others": sums.others_cpus },

@@ -237,7 +237,9 @@ impl Engine {
                 let next = next.map(|next| began_ns + next).filter(|next| *next > now);
                 let next = next.map_or(u64::MAX, |next| next.saturating_sub(SPIN_NS));
                 let window_begins = if window.is_none() { window_ns } else { u64::MAX };
-                next.min(until_ns).min(tick_ns).min(window_begins).min(now + 100_000_000)
+                // At the end only answers are waited for.
+                let edges = if ended { u64::MAX } else { until_ns.min(tick_ns) };
+                next.min(edges).min(window_begins).min(now + 100_000_000)
             };
             let wait = Timespec::try_from(Duration::from_nanos(wake_ns.saturating_sub(self.now_ns())))
                 .expect("a tenth of a second fits");
