@@ -197,10 +197,10 @@ impl Token {
 
     /// Numbers of sessions among which is looked for the one that gives most through segld, where a bare loop gave most with
     /// so many threads. SoftHSM2's calls wait for each other's locks, asleep, and who sleeps leaves a core to nobody where
-    /// there are as many sessions as cores.
+    /// there are as many sessions as cores. RSA's calls are so long that they hardly meet.
     pub(crate) fn sessions_beside(&self, threads: u32) -> Vec<u32> {
-        match self.kind {
-            TokenKind::Softhsm => vec![threads, threads + 1, threads + 2],
+        match (self.kind, self.key) {
+            (TokenKind::Softhsm, Key::P256 | Key::Ed25519) => vec![threads, threads + 1, threads + 2],
             _ => vec![threads],
         }
     }
