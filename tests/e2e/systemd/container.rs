@@ -138,6 +138,8 @@ impl Container {
 
     /// What a unit has logged since the boot.
     pub(crate) fn log(&self, unit: &str) -> Result<String> {
+        // What was said before may still be on its way into the journal.
+        self.run(&["journalctl", "--sync"])?;
         self.run(&["journalctl", "--no-pager", "--output=cat", "--unit", unit])
     }
 
