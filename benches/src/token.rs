@@ -195,12 +195,16 @@ impl Token {
         }
     }
 
-    /// Numbers of sessions among which is looked for the one that gives most through segld, where a bare loop gave most with
-    /// so many threads. SoftHSM2's calls wait for each other's locks, asleep, and who sleeps leaves a core to nobody where
-    /// there are as many sessions as cores. RSA's calls are so long that they hardly meet.
+    /// Numbers of sessions, one for each segld that is started beside a bare loop that gave most with so many threads; the
+    /// best one is measured, and the bare loop is the best of as many processes. SoftHSM2's calls wait for each other's
+    /// locks, asleep, and with short calls a process is lucky in that or not from its start to its end, whatever the number
+    /// is. RSA's calls are so long that they hardly meet.
     pub(crate) fn sessions_beside(&self, threads: u32) -> Vec<u32> {
         match (self.kind, self.key) {
-            (TokenKind::Softhsm, Key::P256 | Key::Ed25519) => vec![threads, threads + 1, threads + 2],
+            (TokenKind::Softhsm, Key::P256 | Key::Ed25519) => {
+                let more_than_one = self.ceiling_threads().into_iter().filter(|threads| *threads > 1);
+                more_than_one.filter_map(|threads| threads.try_into().ok()).collect()
+            }
             _ => vec![threads],
         }
     }
