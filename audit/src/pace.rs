@@ -74,32 +74,24 @@ pub(crate) enum Next {
 impl Pace {
     /// What to do now. The writer waits as it is told, and says so by asking again.
     pub(crate) fn next(&mut self, pending: Pending, now: Instant) -> Next {
-        self.sleep = Sleep::Awake;
-        match self.due(pending) {
-            None => match self.first_due(pending).and_then(|due| due.checked_duration_since(now)) {
-                Some(left) if !left.is_zero() => {
-                    self.sleep = Sleep::Until(now + left);
-                    Next::Wait(left)
-                }
-                _ => {
-                    self.sleep = Sleep::Idle;
-                    Next::Rest
-                }
-            },
-            Some(due) => match due.and_then(|due| due.checked_duration_since(now)).filter(|left| !left.is_zero()) {
-                None => {
-                    self.last = Some(now);
-                    if self.wanted_seq < pending.first_seq {
-                        self.linger = (self.linger * 11 / 10).min(LINGER_MAX);
-                    }
-                    Next::Commit
-                }
-                Some(left) => {
-                    self.sleep = Sleep::Until(now + left);
-                    Next::Wait(left)
-                }
-            },
+        let (due, then) = match self.due(pending) {
+            Some(due) => (due, Next::Commit),
+            None => (self.first_due(pending), Next::Rest),
+        };
+        if let Some(left) = due.and_then(|due| due.checked_duration_since(now)).filter(|left| !left.is_zero()) {
+            self.sleep = Sleep::Until(now + left);
+            return Next::Wait(left);
         }
+        if then == Next::Rest {
+            self.sleep = Sleep::Idle;
+            return Next::Rest;
+        }
+        self.sleep = Sleep::Awake;
+        self.last = Some(now);
+        if self.wanted_seq < pending.first_seq {
+            self.linger = (self.linger * 11 / 10).min(LINGER_MAX);
+        }
+        Next::Commit
     }
 
     /// Somebody waits for this record.

@@ -57,12 +57,13 @@ pub(super) fn ncname_len(text: &str, from: usize) -> usize {
         while bytes.get(at).is_some_and(|byte| NAME_BYTES[*byte as usize]) {
             at += 1;
         }
-        // Nearly every name ends here.
+        // Nearly every name ends here, before anything has to be decoded.
         if bytes.get(at).is_none_or(u8::is_ascii) {
             break;
         }
         let Some(character) = text[at..].chars().next() else { break };
-        if !(if at == from { starts_name(character) } else { continues_name(character) }) {
+        let fits = if at == from { starts_name(character) } else { continues_name(character) };
+        if !fits {
             break;
         }
         at += character.len_utf8();

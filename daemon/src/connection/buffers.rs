@@ -3,6 +3,9 @@
 //! Most connections are idle at any moment, and one after the other is served in the same memory, which the core's
 //! caches then still hold: with many connections, memory of their own made each request wait for the next level of
 //! cache many times over.
+//!
+//! What one connection had in clear is still in the memory that the next one gets, and is out of its reach: a buffer is
+//! given out empty, and shows only what was put in since.
 
 use std::cell::RefCell;
 
