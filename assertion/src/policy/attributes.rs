@@ -16,6 +16,9 @@ pub(super) const AAL: &str = "https://data.gov.dk/concept/core/nsis/aal";
 /// The level of assurance in OIOSAML 2.
 pub(super) const OLD_LEVEL: &str = "dk:gov:saml:attribute:AssuranceLevel";
 
+/// Assertions have fewer attributes than this.
+const USUAL: usize = 24;
+
 /// The attributes of an assertion, by name.
 pub(super) struct Attributes<'a>(Vec<(&'a str, Attribute<'a>)>);
 
@@ -29,7 +32,9 @@ pub(super) enum Single<'a> {
 
 impl<'a> Attributes<'a> {
     pub(super) fn of(assertion: Assertion<'a>) -> Attributes<'a> {
-        Attributes(assertion.attributes().map(|attribute| (attribute.name(), attribute)).collect())
+        let mut attributes = Vec::with_capacity(USUAL);
+        attributes.extend(assertion.attributes().map(|attribute| (attribute.name(), attribute)));
+        Attributes(attributes)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'a str, Attribute<'a>)> + '_ {
@@ -123,7 +128,8 @@ fn check_twins(attributes: &Attributes<'_>, violations: &mut Violations) {
     let all = || attributes.iter().enumerate();
     let names = all().map(|(index, (name, _))| (name, index));
     let friendly_names = all().filter_map(|(index, (_, attribute))| Some((attribute.friendly_name()?, index)));
-    let mut keys: Vec<(&str, usize)> = names.chain(friendly_names).collect();
+    let mut keys: Vec<(&str, usize)> = Vec::with_capacity(2 * attributes.0.len());
+    keys.extend(names.chain(friendly_names));
     keys.sort_unstable();
     let same = keys.windows(2).filter(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1);
     let mut twins: Vec<usize> = same.map(|pair| pair[1].1).collect();

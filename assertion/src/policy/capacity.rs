@@ -24,9 +24,16 @@ const OLD_PROFESSIONAL: [&str; 4] =
 
 /// Whether a name, of an attribute or a person, is that of a professional, to readers that look less closely too.
 pub(super) fn is_professional(name: &str) -> bool {
-    let name = name.trim().to_ascii_lowercase();
-    let old = name.strip_prefix(OLD_PREFIX).is_some_and(|name| OLD_PROFESSIONAL.contains(&name));
-    old || name.strip_prefix(CORE).is_some_and(|name| name.starts_with(PROFESSIONAL))
+    let name = name.trim();
+    let is_old = |name: &str| OLD_PROFESSIONAL.iter().any(|old| name.eq_ignore_ascii_case(old));
+    after(name, OLD_PREFIX).is_some_and(is_old)
+        || after(name, CORE).is_some_and(|name| after(name, PROFESSIONAL).is_some())
+}
+
+/// What follows a prefix, in whatever case that is written.
+fn after<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
+    let (start, rest) = name.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
 pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {

@@ -31,10 +31,10 @@ pub(super) fn canonicalise(tree: &Tree<'_>, apex: NodeId, inclusive: &[&str], si
     let mut writer = Writer {
         tree,
         inclusive,
-        scope: Vec::new(),
+        scope: Vec::with_capacity(if inclusive.is_empty() { 0 } else { 16 }),
         rendered: Vec::with_capacity(8),
         open: Vec::with_capacity(16),
-        sorted: Vec::new(),
+        sorted: Vec::with_capacity(8),
         output: Output { source: tree.source.as_bytes(), run: 0..0, sink },
     };
     if !inclusive.is_empty() {
@@ -106,16 +106,12 @@ impl<S: Sink> Output<'_, S> {
 }
 
 impl<'a, S: Sink> Writer<'_, 'a, S> {
-    /// Puts the declarations of the ancestors in scope.
-    fn inherit(&mut self, apex: NodeId) {
-        let mut ancestors = Vec::new();
-        let mut at = self.tree.node(apex).parent;
-        while at != NOBODY {
-            ancestors.push(at);
-            at = self.tree.node(at).parent;
-        }
-        for ancestor in ancestors.into_iter().rev() {
-            self.scope.extend_from_slice(self.tree.declarations(self.tree.node(ancestor)));
+    /// Puts the declarations of the ancestors in scope, of which there are no more than elements may be nested.
+    fn inherit(&mut self, id: NodeId) {
+        let parent = self.tree.node(id).parent;
+        if parent != NOBODY {
+            self.inherit(parent);
+            self.scope.extend_from_slice(self.tree.declarations(self.tree.node(parent)));
         }
     }
 

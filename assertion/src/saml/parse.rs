@@ -33,6 +33,8 @@ pub(super) fn parse<'a>(document: &'a [u8], limits: &Limits) -> Result<Tree<'a>>
     }
     let source = std::str::from_utf8(document)
         .map_err(|error| refuse(Rule::Encoding, error.valid_up_to(), "this byte is not UTF-8"))?;
+    let mut namespaces = Vec::with_capacity(16);
+    namespaces.extend(Namespace::KNOWN);
     let mut parser = Parser {
         bytes: document,
         at: 0,
@@ -41,11 +43,11 @@ pub(super) fn parse<'a>(document: &'a [u8], limits: &Limits) -> Result<Tree<'a>>
         scope: Vec::with_capacity(16),
         tree: Tree {
             source,
-            decoded: String::new(),
+            decoded: String::with_capacity(document.len() / 8),
             nodes: Vec::with_capacity((document.len() / 24).min(limits.nodes_max)),
             attributes: Vec::with_capacity((document.len() / 64).min(limits.attributes_max)),
             declarations: Vec::with_capacity(16),
-            namespaces: Namespace::KNOWN.to_vec(),
+            namespaces,
             rebound: None,
         },
     };
