@@ -20,6 +20,11 @@ numbered! {
     }
 }
 
+impl KeyInfo {
+    /// What the signature of an assertion can say of its key.
+    pub const OF_ASSERTIONS: [KeyInfo; 3] = [KeyInfo::None, KeyInfo::Leaf, KeyInfo::Chain];
+}
+
 numbered! {
     /// What comes back of a signed document.
     #[derive(Default)]

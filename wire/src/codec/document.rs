@@ -137,7 +137,10 @@ impl<'a> Own<'a> {
     fn read(&mut self, r: &mut Reader<'a>, key: u64) -> Result<()> {
         match key {
             DIGEST_METHOD => self.digest_method = Some(name(r)?),
-            KEY_INFO => self.key_info = Some(r.number(KeyInfo::from_u8, "no such key_info")?),
+            KEY_INFO => {
+                let known = |number| KeyInfo::OF_ASSERTIONS.into_iter().find(|it| *it as u8 == number);
+                self.key_info = Some(r.number(known, "no such key_info of an assertion")?);
+            }
             FORM => self.form = Some(r.number(Form::from_u8, "no such form")?),
             _ => return r.extension(key),
         }
