@@ -7,8 +7,8 @@ use std::{cell::RefCell, rc::Rc};
 
 use rustix::time::{ClockId, clock_gettime};
 use segl_wire::{
-    ANSWER_MAX, AssertionHow, Capacity, Code, Context, EcdsaEncoding, Error, Form, Kind, Meta, SignAssertion,
-    SignAssertionBatch, SignJws,
+    ANSWER_MAX, AssertionHow, AssertionItem, Capacity, Code, Context, EcdsaEncoding, Error, Form, Kind, Meta,
+    SignAssertion, SignAssertionBatch, SignJws,
 };
 
 use super::{Asked, Common, Particulars, Prepared, Refusable, TENANT_RETRY_MS, weight};
@@ -53,7 +53,11 @@ impl Asked<'_> {
         let SignAssertionBatch { meta, how, items } = self.read()?;
         let common = self.assertions(&meta, &how)?;
         let growth = common.permit.key().faces.growth(how.key_info);
-        let answer_max: usize = items.iter().map(|item| item.document.len() + growth).sum();
+        let sent_back = |item: &AssertionItem<'_>| match how.form {
+            Form::Document => item.document.len() + growth,
+            Form::Signature => growth,
+        };
+        let answer_max: usize = items.iter().map(sent_back).sum();
         if answer_max > ANSWER_MAX as usize {
             let text = format!("the answer could be longer than {ANSWER_MAX} bytes: send fewer, or ask for form 1");
             return Err(Error::of(Code::BadBatch, text));
