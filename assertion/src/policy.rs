@@ -8,6 +8,7 @@ mod privileges;
 mod profile;
 mod times;
 
+pub use self::profile::{LEVELS, SPEC_VERSIONS};
 use self::{
     attributes::Attributes,
     privileges::{PRIVILEGES, Privileges},

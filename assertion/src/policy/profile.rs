@@ -11,8 +11,12 @@ const ENTITY: &str = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity";
 const URI_NAMES: &str = "urn:oasis:names:tc:SAML:2.0:attrname-format:uri";
 const NAME_ID_FORMATS: [&str; 2] =
     ["urn:oasis:names:tc:SAML:2.0:nameid-format:persistent", "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"];
-const VERSION: &str = "OIO-SAML-3.0";
-const LEVELS: [&str; 3] = ["Low", "Substantial", "High"];
+
+/// The values of `specVersion` that the profile knows.
+pub const SPEC_VERSIONS: [&str; 1] = ["OIO-SAML-3.0"];
+
+/// The levels of assurance (NSIS).
+pub const LEVELS: [&str; 3] = ["Low", "Substantial", "High"];
 
 /// The profile's attributes of a person or a professional, below the prefix. `eid/bootstrapToken` is left out: what is
 /// in it cannot be checked, so a policy that wants it names it.
@@ -90,9 +94,10 @@ fn check_attributes(checked: &Checked<'_>, violations: &mut Violations) {
             violations.add("oiosaml3-name-format", || attribute.xpath(), "the NameFormat of an attribute is uri");
         }
     }
-    if !matches!(attributes.named(SPEC_VERSION).map(single), Some(Single::Value(VERSION))) {
+    let [version] = SPEC_VERSIONS;
+    if !matches!(attributes.named(SPEC_VERSION).map(single), Some(Single::Value(value)) if value == version) {
         let xpath = || attributes.xpath_of(SPEC_VERSION, checked.assertion);
-        violations.add("oiosaml3-spec-version", xpath, format!("{SPEC_VERSION} is {VERSION}"));
+        violations.add("oiosaml3-spec-version", xpath, format!("{SPEC_VERSION} is {version}"));
     }
     for (name, required) in [(LOA, true), (IAL, false), (AAL, false)] {
         let good = match attributes.named(name).map(single) {
