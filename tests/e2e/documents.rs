@@ -116,7 +116,12 @@ fn sign_jws(conversation: &mut Conversation, algorithm: &str, claims: &str) -> R
         header: Some(br#"{"typ":"JWT"}"#.as_slice().into()),
         payload: claims.as_bytes().into(),
     };
-    asks(conversation, Kind::SignJws, &request, |body, limits| {
+    jws(conversation, &request)
+}
+
+/// In compact serialisation.
+pub(crate) fn jws(conversation: &mut Conversation, request: &SignJws<'_>) -> Result<String, Error<'static>> {
+    asks(conversation, Kind::SignJws, request, |body, limits| {
         String::from_utf8(SignedJws::decode(body, limits).unwrap().compact.into_owned()).unwrap()
     })
 }

@@ -1,6 +1,8 @@
 //! A client in another language, written from docs/PROTOCOL.md alone, signs over mutual TLS. It needs a Python with
 //! `cbor2`, which `cargo xtask test --stage python` makes and names in `SEGL_PYTHON`.
 
+mod kinds;
+
 use std::{
     io::Write as _,
     process::{Command, Stdio},

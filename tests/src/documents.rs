@@ -74,30 +74,65 @@ claims = [{ name = "sub" }]
 capacity = "not-compared"
 "#;
 
+/// A key for documents.
+#[derive(Clone, Copy, Debug)]
+pub struct DocumentKey<'a> {
+    /// Its name, and of its file
+    pub name: &'a str,
+    /// `assertion` or `jws`
+    pub purpose: &'a str,
+    /// As segld's configuration calls its type
+    pub embedded: &'a str,
+    /// As `pkcs11-tool` does
+    pub pkcs11: &'a str,
+    /// What it may sign with
+    pub algorithms: &'a [&'a str],
+    /// The grant's table
+    pub rules: &'a str,
+}
+
+/// Adds a key, and the first tenant's grant to it. To be called before the start.
+pub fn add_key(site: &mut Site, of: &DocumentKey<'_>) -> Result<()> {
+    let DocumentKey { name, purpose, embedded, pkcs11, algorithms, rules } = of;
+    let (token, locator) = match site.softhsm() {
+        Some(softhsm) => ("softhsm", format!("uri = \"pkcs11:{}\"", softhsm.generate(pkcs11, name)?)),
+        None => {
+            let generate = format!("generate = [\n    {{ file = \"{name}.pem\", type = \"{embedded}\" }},\n");
+            site.segld_toml = site.segld_toml.replacen("generate = [\n", &generate, 1);
+            ("embedded", format!("file = \"{name}.pem\""))
+        }
+    };
+    let key = format!(
+        "[[key]]\nname = \"{name}\"\npurpose = \"{purpose}\"\ntokens = [\"{token}\"]\n{locator}\n\
+         algorithms = {algorithms:?}\naccept_legacy = true\n\n[[tenant]]"
+    );
+    site.segld_toml = site.segld_toml.replacen("[[tenant]]", &key, 1);
+    let grant = format!("[[tenant.grant]]\nkey = \"{name}\"\n{rules}[[tenant.grant]]");
+    site.segld_toml = site.segld_toml.replacen("[[tenant.grant]]", &grant, 1);
+    site.broker_toml = site.broker_toml.replacen("keys = [", &format!("keys = [\"{name}\", "), 1);
+    Ok(())
+}
+
 /// Adds the keys, the first tenant's grants to them, and the same at the broker. To be called before the start.
 pub fn add(site: &mut Site) -> Result<()> {
-    let keys = [
-        (LOGIN_RSA, "assertion", "rsa-3072", "rsa:3072", "rsa-pkcs1-sha256", ASSERTION_RULES),
-        (LOGIN, "assertion", "ec-p256", "EC:prime256v1", "ecdsa-p256-sha256", ASSERTION_RULES),
-        (TOKENS, "jws", "ec-p256", "EC:prime256v1", "ecdsa-p256-sha256", JWS_RULES),
-    ];
-    for (name, purpose, embedded, pkcs11, algorithm, rules) in keys {
-        let (token, locator) = match site.softhsm() {
-            Some(softhsm) => ("softhsm", format!("uri = \"pkcs11:{}\"", softhsm.generate(pkcs11, name)?)),
-            None => {
-                let generate = format!("generate = [\n    {{ file = \"{name}.pem\", type = \"{embedded}\" }},\n");
-                site.segld_toml = site.segld_toml.replacen("generate = [\n", &generate, 1);
-                ("embedded", format!("file = \"{name}.pem\""))
-            }
-        };
-        let key = format!(
-            "[[key]]\nname = \"{name}\"\npurpose = \"{purpose}\"\ntokens = [\"{token}\"]\n{locator}\n\
-             algorithms = [\"{algorithm}\"]\naccept_legacy = true\n\n[[tenant]]"
-        );
-        site.segld_toml = site.segld_toml.replacen("[[tenant]]", &key, 1);
-        let grant = format!("[[tenant.grant]]\nkey = \"{name}\"\n{rules}[[tenant.grant]]");
-        site.segld_toml = site.segld_toml.replacen("[[tenant.grant]]", &grant, 1);
-        site.broker_toml = site.broker_toml.replacen("keys = [", &format!("keys = [\"{name}\", "), 1);
+    let assertion = DocumentKey {
+        name: LOGIN_RSA,
+        purpose: "assertion",
+        embedded: "rsa-3072",
+        pkcs11: "rsa:3072",
+        algorithms: &["rsa-pkcs1-sha256"],
+        rules: ASSERTION_RULES,
+    };
+    let on_p256 = DocumentKey {
+        name: LOGIN,
+        embedded: "ec-p256",
+        pkcs11: "EC:prime256v1",
+        algorithms: &["ecdsa-p256-sha256"],
+        ..assertion
+    };
+    let jws = DocumentKey { name: TOKENS, purpose: "jws", rules: JWS_RULES, ..on_p256 };
+    for key in [assertion, on_p256, jws] {
+        add_key(site, &key)?;
     }
     let operations = "operations = [\"sign-assertion\", \"sign-jws\", ";
     site.broker_toml = site.broker_toml.replacen("operations = [", operations, 1);

@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use crate::Result;
+use crate::{Result, openssl, run};
 
 /// How long certificates hold: a development installation that stays up for weeks, and no longer.
 const VALID: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -72,6 +73,20 @@ impl Authority {
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue(params)
+    }
+
+    /// A certificate (DER) of a public key (SubjectPublicKeyInfo, DER) whose private key is elsewhere.
+    pub fn certify(&self, spki_der: &[u8]) -> Result<Vec<u8>> {
+        let dir = tempfile::tempdir()?;
+        let file = |name: &str| dir.path().join(name);
+        std::fs::write(file("public.pem"), openssl::public_pem(spki_der)?)?;
+        std::fs::write(file("ca.pem"), self.pem())?;
+        std::fs::write(file("ca.key"), self.issuer.key().serialize_pem())?;
+        let mut issue = Command::new("openssl");
+        issue.args(["x509", "-new", "-subj", "/CN=signer", "-days", "30", "-outform", "DER"]);
+        issue.arg("-force_pubkey").arg(file("public.pem")).arg("-CA").arg(file("ca.pem"));
+        run(issue.arg("-CAkey").arg(file("ca.key")).arg("-out").arg(file("certificate")))?;
+        Ok(std::fs::read(file("certificate"))?)
     }
 
     /// A client's certificate with this URI as its identity.
