@@ -54,7 +54,8 @@ pub struct Problem {
 /// What is wrong with a document: in a box, since few problems have it and all are carried about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Refused {
-    /// All of it, each with its place
+    /// Of a `policy-violation` everything that is against it, up to 32: of a longer list the last one told is the rule
+    /// `more`, and in a batch more may be left out. Of a `malformed-document` the first thing found, alone
     pub violations: Vec<Violation>,
 }
 
@@ -64,7 +65,8 @@ pub struct Violation {
     /// Which rule: stable, for programs
     #[schema(example = "audience")]
     pub rule: String,
-    /// Where: an XPath, or a JSON Pointer into `{"header": ..., "payload": ...}`
+    /// Where, for people: an XPath, or a JSON Pointer into `{"header": ..., "payload": ...}`; `*` stands for names that
+    /// the document alone has
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
     /// What was expected
@@ -193,7 +195,7 @@ codes! {
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json";
     /// The key was used with another body
     IdempotencyMismatch = "idempotency-mismatch", UNPROCESSABLE_ENTITY, "This Idempotency-Key came with another request before";
-    /// It says what this caller may not have signed; `violations` lists it all
+    /// It says what this caller may not have signed; `violations` lists it
     PolicyViolation = "policy-violation", UNPROCESSABLE_ENTITY, "The document is against the policy";
     /// Not what it claims to be, or not safe to read
     MalformedDocument = "malformed-document", UNPROCESSABLE_ENTITY, "The document cannot be read";

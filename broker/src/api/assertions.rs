@@ -179,7 +179,7 @@ enum AssertionsAnswer {
     Several(types::BatchAnswer<'static, SignedDocument>),
 }
 
-/// Sign SAML assertions that the policy allows. A refusal (`policy-violation`) lists everything that is against it.
+/// Sign SAML assertions that the policy allows. A refusal (`policy-violation`) lists what is against it.
 ///
 /// Several are answered as `/v1/sign-batch` does: 200 with an answer for each, unless all failed for certain and for the
 /// same reason.

@@ -92,8 +92,7 @@ pub(super) struct JwsAnswer {
     timings: Option<types::Timings>,
 }
 
-/// Sign one JSON Web Signature that the policy allows. A refusal (`policy-violation`) lists everything that is against
-/// it.
+/// Sign one JSON Web Signature that the policy allows. A refusal (`policy-violation`) lists what is against it.
 #[utoipa::path(
     post,
     path = "/v1/jws",
