@@ -8,7 +8,6 @@ mod privileges;
 mod profile;
 mod times;
 
-pub use self::profile::{LEVELS, SPEC_VERSIONS};
 use self::{
     attributes::Attributes,
     privileges::{PRIVILEGES, Privileges},
@@ -120,6 +119,15 @@ struct Checked<'a> {
 }
 
 impl AssertionPolicy {
+    /// The lists in which nothing stands that the profile demands, by their fields' names, each with what one of has to
+    /// stand there. With such a policy nothing is ever signed.
+    pub fn unmeetable(&self) -> Vec<(&'static str, &'static [&'static str])> {
+        match self.profile {
+            Some(Profile::Oiosaml3) => profile::unmeetable(self),
+            None => Vec::new(),
+        }
+    }
+
     /// Checks an assertion: all violations, none when it may be signed. `capacity` is the request's "acting as".
     pub fn check(&self, assertion: Assertion<'_>, capacity: Option<Capacity<'_>>, now_unix_s: u64) -> Vec<Violation> {
         let attributes = Attributes::of(assertion);

@@ -21,7 +21,7 @@ pub(crate) fn denied(denied: &Denied) -> Error<'static> {
     Error::of(code, denied.to_string())
 }
 
-/// What is wrong with a document, all of it.
+/// What is wrong with a document.
 fn document(refusal: &segl_assertion::Refusal) -> Error<'static> {
     let (code, violations) = match refusal {
         segl_assertion::Refusal::Malformed(violation) => (Code::MalformedDocument, std::slice::from_ref(violation)),

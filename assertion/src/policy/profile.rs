@@ -1,7 +1,7 @@
 //! OIOSAML Web SSO Profile 3.0.x: what it demands of every assertion, beside what a policy may choose.
 
 use super::{
-    BEARER, CORE, Checked,
+    AssertionPolicy, BEARER, CORE, Checked, ConfirmationMethod,
     attributes::{AAL, IAL, LOA, SPEC_VERSION, Single, single},
     capacity::{CVR, is_professional},
 };
@@ -12,11 +12,8 @@ const URI_NAMES: &str = "urn:oasis:names:tc:SAML:2.0:attrname-format:uri";
 const NAME_ID_FORMATS: [&str; 2] =
     ["urn:oasis:names:tc:SAML:2.0:nameid-format:persistent", "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"];
 
-/// The values of `specVersion` that the profile knows.
-pub const SPEC_VERSIONS: [&str; 1] = ["OIO-SAML-3.0"];
-
-/// The levels of assurance (NSIS).
-pub const LEVELS: [&str; 3] = ["Low", "Substantial", "High"];
+const VERSION: &str = "OIO-SAML-3.0";
+const LEVELS: [&str; 3] = ["Low", "Substantial", "High"];
 
 /// The profile's attributes of a person or a professional, below the prefix. `eid/bootstrapToken` is left out: what is
 /// in it cannot be checked, so a policy that wants it names it.
@@ -48,6 +45,19 @@ pub(super) fn has_attribute(name: &str) -> bool {
         Some(name) => ATTRIBUTES.contains(&name),
         None => [LOA, IAL, AAL].contains(&name),
     }
+}
+
+/// The policy's lists that have none of what the profile demands, each with that.
+pub(super) fn unmeetable(policy: &AssertionPolicy) -> Vec<(&'static str, &'static [&'static str])> {
+    let bearer = policy.confirmation_methods.contains(&ConfirmationMethod::Bearer);
+    let has = |list: &[String], demanded: &[&str]| list.iter().any(|one| demanded.contains(&one.as_str()));
+    let demands: [(&str, bool, &[&str]); 4] = [
+        ("spec_versions", has(&policy.spec_versions, &[VERSION]), &[VERSION]),
+        ("assurance_levels", has(&policy.assurance_levels, &LEVELS), &LEVELS),
+        ("name_id_formats", has(&policy.name_id_formats, &NAME_ID_FORMATS), &NAME_ID_FORMATS),
+        ("confirmation_methods", bearer, &["bearer"]),
+    ];
+    demands.into_iter().filter(|(_, met, _)| !met).map(|(list, _, demanded)| (list, demanded)).collect()
 }
 
 pub(super) fn check(checked: &Checked<'_>, violations: &mut Violations) {
@@ -94,10 +104,9 @@ fn check_attributes(checked: &Checked<'_>, violations: &mut Violations) {
             violations.add("oiosaml3-name-format", || attribute.xpath(), "the NameFormat of an attribute is uri");
         }
     }
-    let [version] = SPEC_VERSIONS;
-    if !matches!(attributes.named(SPEC_VERSION).map(single), Some(Single::Value(value)) if value == version) {
+    if !matches!(attributes.named(SPEC_VERSION).map(single), Some(Single::Value(VERSION))) {
         let xpath = || attributes.xpath_of(SPEC_VERSION, checked.assertion);
-        violations.add("oiosaml3-spec-version", xpath, format!("{SPEC_VERSION} is {version}"));
+        violations.add("oiosaml3-spec-version", xpath, format!("{SPEC_VERSION} is {VERSION}"));
     }
     for (name, required) in [(LOA, true), (IAL, false), (AAL, false)] {
         let good = match attributes.named(name).map(single) {

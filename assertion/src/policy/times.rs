@@ -95,7 +95,8 @@ impl Times<'_, '_> {
         for statement in assertion.authn_statements() {
             let past = |instant: Instant| instant <= clock.now_ms.saturating_add(self.distance_ms);
             if !unix_ms(statement.authn_instant()).is_some_and(past) {
-                let text = "AuthnInstant is a UTC time that is not ahead of this site's clock";
+                let distance = policy.clock_distance_max_s;
+                let text = format!("AuthnInstant is a UTC time, at most {distance} s ahead of this site's clock");
                 violations.add("authn-instant", || statement.xpath() + "/@AuthnInstant", text);
             }
             let until = Named { rule: "session", attribute: "SessionNotOnOrAfter", element: statement.element() };
@@ -133,7 +134,8 @@ impl Times<'_, '_> {
             && !unix_ms(value).is_some_and(near)
         {
             let (attribute, distance) = (named.attribute, self.checked.policy.clock_distance_max_s);
-            let text = format!("{attribute} is a UTC time, at most {distance} s from IssueInstant, and ahead of now");
+            let text =
+                format!("{attribute} is a UTC time, at most {distance} s from IssueInstant, and no more ahead of now");
             violations.add(named.rule, || named.place(), text);
         }
     }

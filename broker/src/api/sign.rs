@@ -89,6 +89,7 @@ impl One for Payload {
             key: ask.key.clone(),
             algorithm: ask.algorithm.clone(),
             reference: ask.reference().to_owned(),
+            version: made.version,
             timings: made.timings,
         }))
     }
@@ -108,7 +109,8 @@ impl Many for Payloads {
     }
 
     async fn answer(&self, made: Made) -> Result<types::SignedItem, Failure> {
-        Ok(types::SignedItem { signature: STANDARD.encode(&made.bytes), timings: made.timings })
+        let Made { bytes, version, timings, .. } = made;
+        Ok(types::SignedItem { signature: STANDARD.encode(&bytes), version, timings })
     }
 }
 

@@ -147,6 +147,9 @@ pub struct SignAnswer {
     pub algorithm: String,
     /// Under which the request is recorded
     pub reference: String,
+    /// Which version of the key signed, if it has versions
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// When asked for
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timings: Option<Timings>,
@@ -189,6 +192,9 @@ pub struct FailedItem {
 pub struct SignedItem {
     /// Base64
     pub signature: String,
+    /// Which version of the key signed, if it has versions
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// When asked for
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timings: Option<Timings>,

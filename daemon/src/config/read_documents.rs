@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use segl_assertion::{
     Pattern,
     jws::{self, ClaimRule, JwsPolicy},
-    policy::{AssertionPolicy, CapacityRule, ConfirmationMethod, LEVELS, Profile, SPEC_VERSIONS},
+    policy::{AssertionPolicy, CapacityRule, ConfirmationMethod, Profile},
 };
 
 use super::{
@@ -59,19 +59,10 @@ pub(super) fn assertion(
         other_companies: section.flag("other_companies", false),
         profile: section.value("profile").and_then(|value| value.one_of(&[("oiosaml3", Profile::Oiosaml3)])),
     };
-    if let (Some(Profile::Oiosaml3), Some(value)) = (policy.profile, section.value("profile")) {
-        let demands = [
-            ("spec_versions", &policy.spec_versions, &SPEC_VERSIONS[..]),
-            ("assurance_levels", &policy.assurance_levels, &LEVELS[..]),
-        ];
-        for (name, allowed, demanded) in demands {
-            if !allowed.iter().any(|text| demanded.contains(&text.as_str())) {
-                let text = format!(
-                    "the profile demands one of {demanded:?}, and `{name}` allows none: nothing could be signed"
-                );
-                value.error(text, format!("{name} = {demanded:?}"));
-            }
-        }
+    for (list, demanded) in policy.unmeetable() {
+        let at = section.value(list).or_else(|| section.value("profile"));
+        let text = format!("`{list}` has nothing that `profile` demands: nothing could be signed");
+        at.expect("a profile is said").error(text, format!("{list} = {demanded:?}, or one of them"));
     }
     section.finish();
     Some(Arc::new(policy))

@@ -284,12 +284,26 @@ fn what_a_grant_says_of_documents_is_checked_to_the_letter() {
     let assertion = |more: &str| documents(&format!("{ASSERTION}{more}\n"), JWS);
     only(&site, &assertion("recipients = [\"https://*\"]"), "a `*` stands");
     only(&site, &assertion("profile = \"oiosaml2\""), "did you mean \"oiosaml3\"?");
-    let profile = "profile = \"oiosaml3\"\nspec_versions = [\"OIO-SAML-3.0\"]";
-    only(&site, &assertion(profile), "`assurance_levels` allows none");
-    only(&site, &assertion(&format!("{profile}\nassurance_levels = [\"high\"]")), "`assurance_levels` allows none");
-    let profile = "profile = \"oiosaml3\"\nassurance_levels = [\"High\"]";
-    only(&site, &assertion(profile), "`spec_versions` allows none");
-    assert!(site.read(&assertion(&format!("{profile}\nspec_versions = [\"OIO-SAML-3.0\"]"))).1.is_empty());
+    let profile = |more: &str| {
+        let persistent = "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent";
+        assertion(&format!("profile = \"oiosaml3\"\n{more}")).replace("\"persistent\"", &format!("{persistent:?}"))
+    };
+    let (version, levels) = ("spec_versions = [\"OIO-SAML-3.0\"]\n", "assurance_levels = [\"High\"]\n");
+    only(&site, &profile(version), "`assurance_levels` has nothing that `profile` demands");
+    only(
+        &site,
+        &profile(&levels.replace("High", "high")).replace("profile =", &format!("{version}profile =")),
+        "`assurance_levels` has",
+    );
+    only(&site, &profile(levels), "`spec_versions` has nothing");
+    let both = format!("{version}{levels}");
+    only(
+        &site,
+        &profile(&both).replace("nameid-format:persistent", "nameid-format:x"),
+        "`name_id_formats` has nothing",
+    );
+    only(&site, &profile(&format!("{both}confirmation_methods = [\"holder-of-key\"]")), "`confirmation_methods` has");
+    assert!(site.read(&profile(&both)).1.is_empty());
     only(&site, &assertion("assurance_level = [\"High\"]"), "did you mean `assurance_levels`?");
     only(&site, &assertion("session_max = \"2000h\""), "must be a duration");
     only(&site, &assertion("allowed_attributes = [\"urn:a \"]"), "no name of an attribute");
