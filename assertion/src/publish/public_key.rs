@@ -59,9 +59,10 @@ impl<'a> PublicKey<'a> {
         if !rest.is_empty() || info.subject_public_key.unused_bits != 0 {
             return Err(PublishError::PublicKey);
         }
-        // The key's bits are what the sequence ends with.
-        let bits_start = spki.len().checked_sub(info.subject_public_key.data.len()).ok_or(PublishError::PublicKey)?;
-        let bits = &spki[bits_start..];
+        // The key's bits are what the sequence ends with, and nothing follows them in it: the parser would not see that.
+        let data: &[u8] = &info.subject_public_key.data;
+        let bits_start = spki.len().checked_sub(data.len()).ok_or(PublishError::PublicKey)?;
+        let bits = Some(&spki[bits_start..]).filter(|bits| *bits == data).ok_or(PublishError::PublicKey)?;
         match info.algorithm.algorithm.to_id_string().as_str() {
             "1.2.840.113549.1.1.1" => rsa(bits),
             "1.2.840.10045.2.1" => {
