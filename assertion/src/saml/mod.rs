@@ -108,8 +108,26 @@ pub(crate) fn steps() -> u64 {
 /// # Errors
 /// When it is no XML that is taken.
 pub fn canonical_form(document: &[u8], inclusive: &[&str], limits: &Limits) -> Result<Vec<u8>, Malformed> {
+    let root = canonical_form_of(0, document, inclusive, limits)?;
+    Ok(root.expect("a document has a root"))
+}
+
+/// The same of one element and what is in it: of the root for 0, and so on in the document's order. None when there are
+/// not so many.
+///
+/// # Errors
+/// When it is no XML that is taken.
+pub fn canonical_form_of(
+    element: usize,
+    document: &[u8],
+    inclusive: &[&str],
+    limits: &Limits,
+) -> Result<Option<Vec<u8>>, Malformed> {
     let tree = parse::parse(document, limits)?;
-    let mut octets = Vec::with_capacity(document.len());
-    canonical::canonicalise(&tree, 0, inclusive, &mut octets);
-    Ok(octets)
+    let elements = tree.nodes.iter().enumerate().filter(|(_, node)| node.kind == tree::Kind::Element);
+    Ok(elements.map(|(id, _)| id as NodeId).nth(element).map(|apex| {
+        let mut octets = Vec::with_capacity(document.len());
+        canonical::canonicalise(&tree, apex, inclusive, &mut octets);
+        octets
+    }))
 }
