@@ -32,7 +32,7 @@ const INPUT_LIMIT_S: u32 = 5;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Only this target: saml, jws, metadata, wire, uri or journal
+    /// Only this target: saml, privileges, jws, publish, metadata, wire, uri or journal
     target: Option<String>,
     /// How long each target runs
     #[arg(long, value_name = "N", default_value_t = 60)]

@@ -7,6 +7,18 @@ use segl_assertion::{
     saml::Limits,
 };
 
+/// With what the broker reads documents that it encrypts: `LIMITS` in broker/src/api/assertions.rs.
+const LIMITS: Limits = Limits {
+    bytes_max: 16 << 20,
+    depth_max: 64,
+    nodes_max: 16_384,
+    element_attributes_max: 64,
+    attributes_max: 8_192,
+    scope_max: 64,
+    declarations_max: 2_048,
+    name_max: 1_024,
+};
+
 fuzz_target!(|bytes: &[u8]| {
     let mut parts = bytes.splitn(2, |byte| *byte == 0);
     let (metadata, document) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -14,15 +26,17 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(!provider.entity_id().is_empty());
     let mut providers = Providers::default();
     assert!(providers.insert(provider).is_none());
-    let limits = Limits::default();
-    let known = providers.provider_of(document, &limits).map(|provider| provider.entity_id().to_owned());
-    match providers.encrypt(document, &limits) {
+    let known = providers.provider_of(document, &LIMITS).map(|provider| provider.entity_id().to_owned());
+    if let Ok(provider) = providers.provider_of(document, &Limits::default()) {
+        assert_eq!(known.as_deref(), Ok(provider.entity_id()), "what `segld` takes the broker reads alike");
+    }
+    match providers.encrypt(document, &LIMITS) {
         Ok(encrypted) => {
             assert!(known.is_ok(), "whom it is for was known before");
             let text = std::str::from_utf8(&encrypted).expect("XML of text is text");
             assert_eq!(text.matches(":EncryptedAssertion ").count(), 1);
             // What is not signed a second time is the Response's alone.
-            providers.encrypt(&encrypted, &limits).expect_err("it is encrypted");
+            providers.encrypt(&encrypted, &LIMITS).expect_err("it is encrypted");
         }
         Err(error) => assert!(known.is_err() || error == segl_assertion::encrypt::EncryptError::NotSigned),
     }
