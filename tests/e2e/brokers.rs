@@ -8,6 +8,7 @@ use std::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::{Duration, SystemTime},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -18,6 +19,7 @@ use segl_tests::{
     site::{P256, RSA, Site, Token, await_keys, free_addresses},
 };
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     load::{digest_of, public_key, verify},
@@ -26,6 +28,9 @@ use crate::{
 
 /// Callers who ask at once, each for one signature after the other.
 const CALLERS: usize = 4;
+
+/// A key with versions.
+const ROLLED: &str = "rolled";
 
 /// Two segld that hold the same keys, each with its own journal, and a broker that knows both.
 struct Pair {
@@ -40,7 +45,13 @@ struct Pair {
 
 impl Pair {
     fn start() -> Self {
+        Pair::with(|_| {})
+    }
+
+    /// The same, in an installation that `change` alters before.
+    fn with(change: impl FnOnce(&mut Site)) -> Self {
         let (mut site, dir) = site(Token::Embedded);
+        change(&mut site);
         let [second, second_admin] = free_addresses(&[]).unwrap();
         let second_toml = site
             .segld_toml
@@ -177,6 +188,67 @@ fn when_one_of_two_segld_is_killed_under_load_only_what_it_had_in_hand_is_unknow
         }
     }
     assert!(unknown <= CALLERS, "{unknown} of {} are unknown, and {CALLERS} were under way at most", answers.len());
+}
+
+/// A key with two versions, of which the second takes over at this instant.
+fn rolls_over(site: &mut Site, instant: OffsetDateTime) {
+    let made = "generate = [\n    { file = \"rolled-1.pem\", type = \"ec-p256\" },\n    { file = \"rolled-2.pem\", type = \"ec-p256\" },\n";
+    site.segld_toml = site.segld_toml.replacen("generate = [\n", made, 1);
+    let version = |number: u8, from: OffsetDateTime| {
+        let from = from.format(&Rfc3339).unwrap();
+        format!("[[key.version]]\nname = \"v{number}\"\nfile = \"rolled-{number}.pem\"\nactive_from = {from}\n")
+    };
+    let versions = [version(1, instant - time::Duration::days(300)), version(2, instant)].concat();
+    let key = format!(
+        "[[key]]\nname = \"{ROLLED}\"\npurpose = \"digest\"\ntokens = [\"embedded\"]\n\
+         algorithms = [\"ecdsa-p256-sha256\"]\n{versions}\n[[tenant]]"
+    );
+    site.segld_toml = site.segld_toml.replacen("[[tenant]]", &key, 1);
+    let grant = format!("[[tenant.grant]]\nkey = \"{ROLLED}\"\n[[tenant.grant]]");
+    site.segld_toml = site.segld_toml.replacen("[[tenant.grant]]", &grant, 1);
+    site.broker_toml = site.broker_toml.replacen("keys = [", &format!("keys = [\"{ROLLED}\", "), 1);
+}
+
+#[test]
+fn every_segld_takes_the_next_version_of_a_key_at_the_same_instant() {
+    let notice = Duration::from_secs(15);
+    let instant = (OffsetDateTime::now_utc() + notice).replace_nanosecond(0).unwrap();
+    let pair = Pair::with(|site| rolls_over(site, instant));
+    let instant = SystemTime::from(instant);
+    let (begins, ends) = (instant - Duration::from_secs(1), instant + Duration::from_secs(1));
+    assert!(SystemTime::now() < begins, "the machine is too slow for this test's notice");
+    until("the instant is near", || SystemTime::now() >= begins);
+
+    let answered = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for at in 0..CALLERS {
+            let (caller, answered) = (pair.caller(0), &answered);
+            scope.spawn(move || {
+                for count in 0.. {
+                    let sent = SystemTime::now();
+                    if sent > ends {
+                        break;
+                    }
+                    let digest = STANDARD.encode(digest_of(&format!("{at}-{count}")));
+                    let body = json!({ "key": ROLLED, "algorithm": "ecdsa-p256-sha256", "digest": digest });
+                    let answer = caller.post("/v1/sign", &body, &[]).unwrap();
+                    assert_eq!(answer.status, 200, "{}", answer.text);
+                    let version = answer.json["version"].as_str().unwrap().to_owned();
+                    answered.lock().unwrap().push((sent, SystemTime::now(), version));
+                }
+            });
+        }
+    });
+    for (sent, received, version) in answered.into_inner().unwrap() {
+        assert!(version == "v1" || received >= instant, "too early");
+        assert!(version == "v2" || sent < instant, "too late");
+    }
+    for journal in &pair.journals {
+        let entries = journal_in(journal);
+        let intents = entries.iter().filter(|entry| entry["kind"] == "intent" && entry["key"] == ROLLED);
+        let versions: std::collections::BTreeSet<_> = intents.filter_map(|it| it["key_version"].as_str()).collect();
+        assert_eq!(Vec::from_iter(versions), ["v1", "v2"], "both signed before and after");
+    }
 }
 
 #[test]
