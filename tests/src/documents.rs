@@ -10,7 +10,9 @@ use rcgen::{CertificateParams, KeyPair};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    Result, openssl, run,
+    Result, openssl,
+    pki::{Authority, pem},
+    run,
     site::{FIRST, Site},
 };
 
@@ -111,6 +113,25 @@ pub fn add_key(site: &mut Site, of: &DocumentKey<'_>) -> Result<()> {
     site.segld_toml = site.segld_toml.replacen("[[tenant.grant]]", &grant, 1);
     site.broker_toml = site.broker_toml.replacen("keys = [", &format!("keys = [\"{name}\", "), 1);
     Ok(())
+}
+
+/// Gives keys, each with its public key (SubjectPublicKeyInfo, DER), certificates of an authority. segld takes them with
+/// the next reload. Returns them in DER, in the order of the keys.
+pub fn certify(site: &mut Site, authority: &Authority, keys: &[(&str, Vec<u8>)]) -> Result<Vec<Vec<u8>>> {
+    let mut certificates = Vec::new();
+    for (name, spki_der) in keys {
+        let certificate = authority.certify(spki_der)?;
+        std::fs::write(site.dir.join(format!("{name}.crt")), pem(&certificate) + &authority.pem())?;
+        certificates.push(certificate);
+        let named = format!("name = \"{name}\"\npurpose");
+        let certified = format!("name = \"{name}\"\ncertificate = \"{name}.crt\"\npurpose");
+        if !site.segld_toml.contains(&named) {
+            return Err(format!("{name} is no key for documents").into());
+        }
+        site.segld_toml = site.segld_toml.replacen(&named, &certified, 1);
+    }
+    site.write()?;
+    Ok(certificates)
 }
 
 /// Adds the keys, the first tenant's grants to them, and the same at the broker. To be called before the start.

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType,
@@ -23,6 +24,13 @@ use crate::{Result, openssl, run};
 const VALID: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How far back they begin, so that a clock a little behind accepts them.
 const LEEWAY: Duration = Duration::from_secs(3600);
+
+/// A certificate (DER) in PEM (RFC 7468).
+pub fn pem(certificate: &[u8]) -> String {
+    let body = STANDARD.encode(certificate);
+    let lines = (0..body.len()).step_by(64).map(|at| &body[at..body.len().min(at + 64)]);
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.collect::<Vec<_>>().join("\n"))
+}
 
 /// A certificate authority with its key.
 pub struct Authority {

@@ -15,7 +15,8 @@ use segl_tests::{
     documents as document_keys,
     http::Http,
     openssl,
-    process::Service,
+    pki::Authority,
+    process::{Service, Signal},
     programs,
     signing::{self, Signed},
     site::{ED25519, P256, P384, RSA, Site, Token, await_keys},
@@ -142,9 +143,18 @@ impl Demo {
         broker.ready(SOON)?;
         await_keys(&site.broker_admin()?)?;
         println!("segl-broker HTTPS on {}, ready after {}", site.broker, ms(started.elapsed()));
-        let demo = Demo { caller: site.caller(&site.tenants[0])?, site, broker, segld, interrupted };
         println!("/readyz of both says that keys sign");
-        Ok(demo)
+        let caller = site.caller(&site.tenants[0])?;
+        // An HSM makes the keys, a CA then the certificates: they come with a reload.
+        let names = [document_keys::LOGIN_RSA, document_keys::LOGIN];
+        let keys = names.map(|name| signing::public_key(&caller, name).map(|spki| (name, spki)));
+        let keys = keys.into_iter().collect::<Result<Vec<_>>>()?;
+        document_keys::certify(&mut site, &Authority::new("Segl's demo")?, &keys)?;
+        segld.signal(Signal::HUP)?;
+        segld.notified("RELOADING=1", SOON)?;
+        segld.ready(SOON)?;
+        println!("segld has read its configuration again: {} have certificates now", names.join(" and "));
+        Ok(Demo { caller, site, broker, segld, interrupted })
     }
 
     fn tell(&self) -> Result<()> {

@@ -13,9 +13,9 @@ use base64::{
 };
 use ring::digest;
 use segl_tests::{
-    documents::{ASSERTION_RULES, DocumentKey, JWS_RULES, add_key, claims, jws_header, person},
+    documents::{ASSERTION_RULES, DocumentKey, JWS_RULES, add_key, certify, claims, jws_header, person},
     http::Http,
-    pki::Authority,
+    pki::{Authority, pem},
     programs,
     site::{FIRST, Token},
 };
@@ -59,12 +59,6 @@ fn uri(method: &str) -> String {
     format!("http://www.w3.org/{year}/xmldsig-more#{method}")
 }
 
-fn pem(der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let lines: Vec<&str> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-}
-
 /// What a judge says that is content.
 fn ask(script: &str, question: &str) -> String {
     let python = std::env::var_os("SEGL_PYTHON").expect("SEGL_PYTHON names the Python to use");
@@ -79,10 +73,9 @@ fn ask(script: &str, question: &str) -> String {
     out.trim().to_owned()
 }
 
-/// The installation with a key of each kind for each purpose, and the certificates (DER) of each; none of them is in the
-/// configuration yet.
-fn room(token: Token) -> (Room, BTreeMap<String, Vec<u8>>, Authority) {
-    let room = Room::open(token, |site| {
+/// The installation with a key of each kind for each purpose.
+fn room(token: Token) -> Room {
+    Room::open(token, |site| {
         for (embedded, pkcs11, algorithms, methods, _) in KINDS {
             let name = format!("jws-{embedded}");
             let jws = DocumentKey { name: &name, purpose: "jws", embedded, pkcs11, algorithms, rules: JWS_RULES };
@@ -96,37 +89,25 @@ fn room(token: Token) -> (Room, BTreeMap<String, Vec<u8>>, Authority) {
         }
         let operations = "operations = [\"sign-assertion\", \"sign-jws\", ";
         site.broker_toml = site.broker_toml.replacen("operations = [", operations, 1);
-    });
-    let authority = Authority::new("signers").unwrap();
-    let mut conversation = connect(&room.site, 0);
-    let mut certificates = BTreeMap::new();
-    for (embedded, .., methods, _) in KINDS {
-        for name in [format!("jws-{embedded}"), format!("xml-{embedded}")] {
-            if !(name.starts_with("xml") && methods.is_empty()) {
-                let certificate = authority.certify(&spki(&mut conversation, &name)).unwrap();
-                certificates.insert(name, certificate);
-            }
-        }
-    }
-    (room, certificates, authority)
+    })
 }
 
 fn every_kind_is_accepted(token: Token) {
-    let (mut room, certificates, authority) = room(token);
-    let above = authority.pem().replace("\r\n", "\n");
+    let mut room = room(token);
     let mut conversation = connect(&room.site, 0);
     let leaf = AssertionHow { key_info: KeyInfo::Leaf, ..how(("xml-ec-p256", KINDS[1].3[0]), Form::Document) };
     let leaf = AssertionHow { signature_method: uri(KINDS[1].3[0]).into(), ..leaf };
     let refused = sign_assertion(&mut conversation, leaf, citizen(), &person("_none")).unwrap_err();
     assert_eq!(refused.code, Code::BadInput, "without a certificate there is none to show: {refused}");
 
-    for (name, certificate) in &certificates {
-        let file = format!("{name}.crt");
-        std::fs::write(room.site.dir.join(&file), pem(certificate) + &above).unwrap();
-        let (named, with) = (format!("name = \"{name}\"\npurpose"), format!("certificate = \"{file}\"\npurpose"));
-        assert!(room.site.segld_toml.contains(&named));
-        room.site.segld_toml = room.site.segld_toml.replacen(&named, &format!("name = \"{name}\"\n{with}"), 1);
-    }
+    let authority = Authority::new("signers").unwrap();
+    let above = authority.pem().replace("\r\n", "\n");
+    let jws = KINDS.map(|(embedded, ..)| format!("jws-{embedded}"));
+    let xml = KINDS.into_iter().filter(|(.., methods, _)| !methods.is_empty());
+    let names: Vec<String> = jws.into_iter().chain(xml.map(|(embedded, ..)| format!("xml-{embedded}"))).collect();
+    let keys: Vec<_> = names.iter().map(|name| (name.as_str(), spki(&mut conversation, name))).collect();
+    let made = certify(&mut room.site, &authority, &keys).unwrap();
+    let certificates: BTreeMap<String, Vec<u8>> = names.into_iter().zip(made).collect();
     room.reload_taken();
 
     let mut cases = String::new();

@@ -69,8 +69,9 @@ pub(super) fn tell(caller: &Http, dir: &Path, go_on: &dyn Fn() -> Result<()>) ->
         }
     }
     println!(
-        "  Each came back byte for byte, with ds:Signature right after Issuer. Verified by xmlsec1 with the public key of\n  \
-           GET /v1/keys; and refused by it once {:?} reads {:?}, {:?} reads {:?}.",
+        "  Each came back byte for byte, with ds:Signature, and the key's certificate in it, right after Issuer.\n  \
+           Verified by xmlsec1 with the public key of GET /v1/keys; and refused by it once {:?} reads {:?},\n  \
+           {:?} reads {:?}.",
         PERSON.forged.0, PERSON.forged.1, COMPANY.forged.0, COMPANY.forged.1
     );
     let (key, file) = (files.join(format!("{LOGIN}.pem")), signed_file(&files, &COMPANY, LOGIN));
@@ -213,7 +214,7 @@ fn request(key: &str, method: &str, document: &str, company: Option<&str>, refer
         None => json!({ "type": "citizen" }),
     };
     json!({ "key": key, "signature_method": method, "document": document, "capacity": capacity,
-        "reference": reference, "timings": true })
+        "key_info": "leaf", "reference": reference, "timings": true })
 }
 
 fn signed_file(files: &Path, work: &Work, key: &str) -> PathBuf {
