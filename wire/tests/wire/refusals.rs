@@ -165,6 +165,32 @@ fn limits_of_the_hello_have_their_own_codes() {
 }
 
 #[test]
+fn documents_and_batches_of_them_end_where_hello_says() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut code_of = |kind: Kind, key: u64, tree: Tree| {
+        let case: Case = crate::cases::case_of(kind).new_tree(&mut runner).unwrap().current();
+        let Tree::Map(mut pairs) = Tree::parse(&case.body) else { panic!("a body is a map") };
+        pairs.retain(|(other, _)| *other != key);
+        let at = pairs.partition_point(|(other, _)| *other < key);
+        pairs.insert(at, (key, tree));
+        (case.again)(&Tree::Map(pairs).encode()).err().map(|error| error.code)
+    };
+    let bytes = |more: usize| Tree::Bytes(vec![b'x'; LIMITS.document_max as usize + more]);
+    let item = |more| Tree::Map(vec![(20, bytes(more))]);
+    for (kind, key) in [(Kind::SignAssertion, 20), (Kind::SignJws, 21), (Kind::SignJws, 22)] {
+        assert_eq!(code_of(kind, key, bytes(0)), None, "{kind:?}");
+        assert_eq!(code_of(kind, key, bytes(1)), Some(Code::BadInput), "{kind:?}");
+    }
+    let mut batch = |items| code_of(Kind::SignAssertionBatch, 16, Tree::Array(items));
+    assert_eq!(batch(vec![item(0)]), None);
+    assert_eq!(batch(vec![item(0), item(1)]), Some(Code::BadInput));
+    let one = Tree::Map(vec![(20, Tree::Bytes(vec![b'x']))]);
+    assert_eq!(batch(vec![one.clone(); LIMITS.batch_max as usize]), None);
+    assert_eq!(batch(vec![one; LIMITS.batch_max as usize + 1]), Some(Code::BadBatch));
+    assert_eq!(batch(vec![]), Some(Code::BadBatch));
+}
+
+#[test]
 fn a_digest_and_a_message_together_are_refused() {
     let both = sign_with(|pairs| pairs.push((15, Tree::Bytes(vec![1]))));
     assert_eq!(both.unwrap_err().what, "a digest and a message");

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use segl_assertion::policy::ConfirmationMethod;
+use segl_assertion::{
+    Pattern,
+    policy::{AssertionPolicy, CapacityRule, ConfirmationMethod},
+};
 use segl_hsm::{Algorithm, pkcs11::PinSource};
 use segl_wire::Class;
 
@@ -263,6 +266,34 @@ fn a_grant_to_sign_documents_says_which_and_takes_its_operation_from_the_key() {
     assert_eq!(rules.confirmation_methods, [ConfirmationMethod::Bearer, ConfirmationMethod::HolderOfKey]);
     assert_eq!(rules.friendly_names, [("urn:a".to_owned(), "A".to_owned())]);
     assert!(rules.other_companies && rules.allowed_attributes == ["urn:a"]);
+    let others = "recipients = [\"https://sp.example/*\"]\nsession_max = \"8h\"\nclock_distance_max = \"1m\"\n\
+                  authn_context_classes = [\"urn:class\"]\nauthenticating_authorities = [\"urn:authority\"]\n\
+                  required_attributes = [\"urn:required\"]\nforbidden_attributes = [\"urn:forbidden:*\"]\n\
+                  element_valued_attributes = [\"urn:elements\"]\nspec_versions = [\"v\"]\nassurance_levels = [\"High\"]\n\
+                  capacity = \"not-compared\"\n";
+    let config = site.config(&documents(&format!("{ASSERTION}{others}"), JWS));
+    let pattern = |text| Pattern::new(text).unwrap();
+    let texts = |text: &str| vec![text.to_owned()];
+    let expected = AssertionPolicy {
+        issuers: texts("https://idp.example"),
+        audiences: vec![pattern("urn:dk:sp:*")],
+        recipients: vec![pattern("https://sp.example/*")],
+        confirmation_methods: vec![ConfirmationMethod::Bearer],
+        validity_max_s: 3600,
+        session_max_s: Some(8 * 3600),
+        clock_distance_max_s: 60,
+        name_id_formats: texts("persistent"),
+        authn_context_classes: texts("urn:class"),
+        authenticating_authorities: texts("urn:authority"),
+        required_attributes: texts("urn:required"),
+        forbidden_attributes: vec![pattern("urn:forbidden:*")],
+        element_valued_attributes: texts("urn:elements"),
+        spec_versions: texts("v"),
+        assurance_levels: texts("High"),
+        capacity: CapacityRule::NotCompared,
+        ..AssertionPolicy::default()
+    };
+    assert_eq!(config.tenants[0].grants[1].assertion.as_deref(), Some(&expected), "each setting goes to its own rule");
 }
 
 #[test]
