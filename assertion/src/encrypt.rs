@@ -42,6 +42,9 @@ pub enum EncryptError {
     /// The Audience names nobody whose metadata is configured
     #[error("no metadata is configured for the assertion's Audience")]
     UnknownAudience,
+    /// The metadata of its Audience is out of date
+    #[error("the validUntil of the metadata of the assertion's Audience has passed")]
+    OutOfDate,
     /// The system's random numbers fail
     #[error("the system gives no random numbers")]
     Random,
@@ -75,6 +78,7 @@ pub struct Provider {
     /// In base64
     certificate: String,
     certificate_not_after_unix_s: i64,
+    until_ms: Option<i64>,
     content: ContentMethod,
     transport: KeyTransport,
 }
@@ -96,6 +100,7 @@ impl Provider {
             content: content_of(from, defaults)?,
             transport: transport_of(from, defaults)?,
             entity_id: described.entity_id,
+            until_ms: described.until_ms,
             key,
             certificate: STANDARD.encode(&from.certificate),
             certificate_not_after_unix_s: from.not_after_unix_s,
@@ -115,6 +120,11 @@ impl Provider {
     /// How the content's key is encrypted for it.
     pub fn key_transport(&self) -> KeyTransport {
         self.transport
+    }
+
+    /// Whether the `validUntil` of its metadata has passed (saml-metadata-2.0-os §2.3.2).
+    pub fn is_out_of_date(&self, now_unix_s: u64) -> bool {
+        metadata::is_over(self.until_ms, now_unix_s)
     }
 
     /// When its certificate ends. Metadata carries keys in certificates whose dates nobody checks by the profile
@@ -171,19 +181,21 @@ impl Providers {
     }
 
     /// The provider that the one Assertion of a document, signed or not, is for: so that nothing is signed that could
-    /// not be encrypted afterwards.
+    /// not be encrypted afterwards, or should not be.
     ///
     /// # Errors
-    /// When the document is not such a one, or names nobody who is configured.
-    pub fn provider_of(&self, document: &[u8], limits: &Limits) -> Result<&Provider, EncryptError> {
+    /// When the document is not such a one, or names nobody who is configured, or whose metadata is out of date.
+    pub fn provider_of(&self, document: &[u8], limits: &Limits, now_unix_s: u64) -> Result<&Provider, EncryptError> {
         let document = AnyXml::parse(document, limits).map_err(EncryptError::Malformed)?;
         let audience = audience_of(assertion_in(document.root()).ok_or(EncryptError::NotSigned)?)?;
-        self.for_audience(audience).ok_or(EncryptError::UnknownAudience)
+        let provider = self.for_audience(audience).ok_or(EncryptError::UnknownAudience)?;
+        if provider.is_out_of_date(now_unix_s) { Err(EncryptError::OutOfDate) } else { Ok(provider) }
     }
 
     /// Encrypts the one signed Assertion of a document for the provider that its Audience names: a Response with an
     /// EncryptedAssertion in its place, or an EncryptedAssertion. That the signature is there is checked; that it is
-    /// right, who has just made it knows.
+    /// right, who has just made it knows. Whether the metadata is in date was asked before it was signed
+    /// ([`Providers::provider_of`]).
     ///
     /// # Errors
     /// When the document is not such a one, or names nobody who is configured.

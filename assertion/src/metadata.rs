@@ -43,6 +43,8 @@ pub enum MetadataError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Described {
     pub(crate) entity_id: String,
+    /// `validUntil`, the earlier of two, in milliseconds since 1970
+    pub(crate) until_ms: Option<i64>,
     /// The certificates of one KeyDescriptor each, in DER: those for encryption before those for any use
     pub(crate) keys: Vec<DescribedKey>,
 }
@@ -75,18 +77,26 @@ pub(crate) fn read(metadata: &[u8], now_unix_s: u64) -> Result<Described, Metada
     }
     let mut roles = entity.all(METADATA_URI, "SPSSODescriptor");
     let (Some(role), None) = (roles.next(), roles.next()) else { return Err(MetadataError::NoServiceProvider) };
+    let mut until_ms: Option<i64> = None;
     for until in [entity, role].into_iter().filter_map(|element| element.attribute("validUntil")) {
-        let now_ms = i64::try_from(now_unix_s).unwrap_or(i64::MAX).saturating_mul(1000);
-        if unix_ms(until).is_none_or(|until_ms| until_ms <= now_ms) {
-            return Err(MetadataError::Expired);
-        }
+        let until = unix_ms(until).ok_or(MetadataError::Expired)?;
+        until_ms = Some(until_ms.map_or(until, |other| other.min(until)));
+    }
+    if is_over(until_ms, now_unix_s) {
+        return Err(MetadataError::Expired);
     }
     let mut keys = Vec::new();
     for wanted in [Some("encryption"), None] {
         let descriptors = role.all(METADATA_URI, "KeyDescriptor");
         keys.extend(descriptors.filter(|one| one.attribute("use") == wanted).filter_map(described_key));
     }
-    Ok(Described { entity_id: entity_id.to_owned(), keys })
+    Ok(Described { entity_id: entity_id.to_owned(), until_ms, keys })
+}
+
+/// Whether a `validUntil` has passed.
+pub(crate) fn is_over(until_ms: Option<i64>, now_unix_s: u64) -> bool {
+    let now_ms = i64::try_from(now_unix_s).unwrap_or(i64::MAX).saturating_mul(1000);
+    until_ms.is_some_and(|until_ms| until_ms <= now_ms)
 }
 
 /// The first certificate of a KeyDescriptor, when it can be read.

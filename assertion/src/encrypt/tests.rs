@@ -96,6 +96,21 @@ fn metadata_without_a_key_that_is_taken_is_refused() {
     assert_eq!(read(&two).unwrap_err(), MetadataError::NoServiceProvider);
 }
 
+#[test]
+fn metadata_that_has_ended_since_it_was_read_is_for_nobody_any_more() {
+    let good = descriptor("", &certificate(&rcgen::PKCS_RSA_SHA256), "");
+    let metadata = entity("validUntil=\"2027-02-01T00:00:00Z\"", &good)
+        .replace("<md:SPSSODescriptor", "<md:SPSSODescriptor validUntil=\"2027-01-20T00:00:00Z\"");
+    let mut providers = Providers::default();
+    providers.insert(read(&metadata).unwrap());
+    let unsigned = signed(&format!("<s:Audience>{}</s:Audience>", AUDIENCE.replace('&', "&amp;")));
+    let provider_of =
+        |now| providers.provider_of(unsigned.as_bytes(), &Limits::default(), now).map(Provider::entity_id);
+    let ends = 1_800_403_200; // 2027-01-20
+    assert_eq!(provider_of(ends - 1), Ok(AUDIENCE));
+    assert_eq!(provider_of(ends), Err(EncryptError::OutOfDate), "the earlier of the two counts");
+}
+
 fn signed(audiences: &str) -> String {
     format!(
         "<s:Assertion xmlns:s=\"{SAML_URI}\" ID=\"_1\"><s:Issuer>i</s:Issuer><ds:Signature xmlns:ds=\"{XMLDSIG_URI}\"/>\
@@ -122,7 +137,7 @@ fn only_a_signed_assertion_for_a_configured_audience_is_encrypted() {
     let unsigned = signed(own).replace(&format!("<ds:Signature xmlns:ds=\"{XMLDSIG_URI}\"/>"), "");
     assert_eq!(encrypt(&unsigned), Err(EncryptError::NotSigned));
     let provider_of =
-        |document: &str| providers.provider_of(document.as_bytes(), &Limits::default()).map(Provider::entity_id);
+        |document: &str| providers.provider_of(document.as_bytes(), &Limits::default(), NOW).map(Provider::entity_id);
     assert_eq!(provider_of(&unsigned), Ok(AUDIENCE), "before it is signed");
     assert_eq!(provider_of(&signed(other)), Err(EncryptError::UnknownAudience));
     let two = format!("<p:Response xmlns:p=\"{SAMLP_URI}\">{0}{0}</p:Response>", signed(own));

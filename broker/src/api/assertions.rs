@@ -1,7 +1,11 @@
 //! `POST /v1/assertions`: SAML assertions, which `segld` looks into before it signs them; then, if asked for, encrypted
 //! for their service provider.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use axum::{
     body::Bytes,
@@ -301,7 +305,8 @@ impl Encryption {
             }
             _ => Problem::field(code(&error), pointer, error.to_string()),
         };
-        snapshot.providers.provider_of(document.as_bytes(), &LIMITS).map(drop).map_err(wrong)
+        let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        snapshot.providers.provider_of(document.as_bytes(), &LIMITS, now_unix_s).map(drop).map_err(wrong)
     }
 
     async fn apply(&self, made: Made) -> Result<SignedDocument, Failure> {

@@ -19,15 +19,18 @@ const LIMITS: Limits = Limits {
     name_max: 1_024,
 };
 
+/// When metadata is read and used: seconds since 1970.
+const NOW: u64 = 1_795_305_600;
+
 fuzz_target!(|bytes: &[u8]| {
     let mut parts = bytes.splitn(2, |byte| *byte == 0);
     let (metadata, document) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let Ok(provider) = Provider::from_metadata(metadata, Defaults::default(), 1_795_305_600) else { return };
+    let Ok(provider) = Provider::from_metadata(metadata, Defaults::default(), NOW) else { return };
     assert!(!provider.entity_id().is_empty());
     let mut providers = Providers::default();
     assert!(providers.insert(provider).is_none());
-    let known = providers.provider_of(document, &LIMITS).map(|provider| provider.entity_id().to_owned());
-    if let Ok(provider) = providers.provider_of(document, &Limits::default()) {
+    let known = providers.provider_of(document, &LIMITS, NOW).map(|provider| provider.entity_id().to_owned());
+    if let Ok(provider) = providers.provider_of(document, &Limits::default(), NOW) {
         assert_eq!(known.as_deref(), Ok(provider.entity_id()), "what `segld` takes the broker reads alike");
     }
     match providers.encrypt(document, &LIMITS) {
