@@ -53,9 +53,9 @@ pub(crate) struct SegldArguments {
     /// How segld's reactors talk to the kernel
     #[arg(long, value_enum, default_value = "epoll")]
     pub(crate) io: Io,
-    /// Sessions that segld opens. If not given: for `ratio` the number of threads that gave most at the ceiling, and for
-    /// ECDSA and Ed25519 on SoftHSM2 the best of 2, 3 and 4; else as many as the machine has cores, or the simulated token
-    /// slots
+    /// Sessions that segld opens. If not given: for `ratio` the number of threads that gave most at the ceiling, and
+    /// in closed loops of ECDSA and Ed25519 on SoftHSM2 the best of as many as the machine has cores, one more and
+    /// twice as many; else as many as the machine has cores, or the simulated token slots
     #[arg(long)]
     pub(crate) sessions: Option<u32>,
     /// Reactors, each pinned to a core: numbers of cores with commas. One that is not pinned, if not given

@@ -195,10 +195,10 @@ impl Token {
         }
     }
 
-    /// Numbers of sessions, one for each segld that is started beside a bare loop that gave most with so many threads; the
-    /// best one is measured, and the bare loop is the best of as many processes. SoftHSM2's calls wait for each other's
-    /// locks, asleep, and with short calls a process is lucky in that or not from its start to its end, whatever the number
-    /// is. RSA's calls are so long that they hardly meet.
+    /// Numbers of sessions, one for each segld that is started beside a bare loop that gave most with so many threads;
+    /// the best one is measured, and the bare loop is the best of as many processes. SoftHSM2's calls wait for each
+    /// other's locks, asleep, and with short calls a process is lucky in that or not from its start to its end, whatever
+    /// the number is. RSA's calls are so long that they hardly meet.
     pub(crate) fn sessions_beside(&self, threads: u32) -> Vec<u32> {
         match (self.kind, self.key) {
             (TokenKind::Softhsm, Key::P256 | Key::Ed25519) => {

@@ -132,13 +132,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let slice = Duration::from_millis(arguments.slice_ms);
 
     progress::say("finding the ceiling");
-    let (mut worker, calibration) = best_worker(&token, &place, slice.min(Duration::from_millis(300)))?;
+    let choice = arguments.rate.is_none() && arguments.segld.sessions.is_none();
+    let processes = if choice { token.sessions_beside(1).len() } else { 1 };
+    let (mut worker, calibration) = best_worker(processes, &token, &place, slice.min(Duration::from_millis(300)))?;
     // The ceiling had its choice of threads.
     let threads = u32::try_from(worker.threads).unwrap_or(u32::MAX);
-    let mut candidates = arguments.segld.sessions.map_or_else(|| token.sessions_beside(threads), |given| vec![given]);
-    if arguments.rate.is_some() {
-        candidates.truncate(1);
-    }
+    let candidates =
+        if choice { token.sessions_beside(threads) } else { vec![arguments.segld.sessions.unwrap_or(threads)] };
     let (Contender { segld, mut engine, setting }, by_sessions) =
         best(&candidates, &token, arguments, load, &place, &programs)?;
     let wakeup = wakeup::measure()?;
@@ -241,12 +241,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// How many threads or sessions gave how much.
 type Rates = Vec<(usize, f64)>;
 
-/// The token alone, in the best of as many processes as segld gets, each with its choice of threads. Returns what these
-/// gave as well.
-fn best_worker(token: &Token, place: &Workplace, slice: Duration) -> Result<(Worker, Rates)> {
+/// The token alone, in the best of so many processes, as many as segld gets, each with its choice of threads. Returns
+/// what these gave as well.
+fn best_worker(processes: usize, token: &Token, place: &Workplace, slice: Duration) -> Result<(Worker, Rates)> {
     let most = |rates: &Rates| rates.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
     let mut best: Option<(Worker, Rates)> = None;
-    for at in 0..token.sessions_beside(1).len() {
+    for at in 0..processes {
         let mut worker = Worker::start(token, Road::Bare, place.path().join(format!("ceiling-state-{at}")))?;
         let rates = worker.calibrate(&token.ceiling_threads(), slice)?;
         if best.as_ref().is_none_or(|(_, so_far)| most(&rates) > most(so_far)) {
