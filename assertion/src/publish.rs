@@ -233,8 +233,11 @@ mod tests {
     #[test]
     fn what_is_no_key_or_another_s_certificate_is_refused() {
         // Ed25519, with a byte more in the sequence behind the key.
-        let longer = [b"\x30\x2b\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00".as_slice(), &[7; 32], &[0]].concat();
-        assert_eq!(thumbprint(&longer), Err(PublishError::PublicKey));
+        for more in [0, 7] {
+            let head = b"\x30\x2b\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00".as_slice();
+            let longer = [head, &[7; 32], &[more]].concat();
+            assert_eq!(thumbprint(&longer), Err(PublishError::PublicKey));
+        }
         assert_eq!(thumbprint(b""), Err(PublishError::PublicKey));
         let x25519 = [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x6e\x03\x21\x00".as_slice(), &[1; 32]].concat();
         assert_eq!(thumbprint(&x25519), Err(PublishError::UnknownKind));

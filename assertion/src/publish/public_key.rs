@@ -1,5 +1,7 @@
 //! A public key taken apart, as far as it is published.
 
+use std::borrow::Cow;
+
 use x509_parser::{
     certificate::X509Certificate, prelude::FromDer, public_key::RSAPublicKey, x509::SubjectPublicKeyInfo,
 };
@@ -59,10 +61,11 @@ impl<'a> PublicKey<'a> {
         if !rest.is_empty() || info.subject_public_key.unused_bits != 0 {
             return Err(PublishError::PublicKey);
         }
-        // The key's bits are what the sequence ends with, and nothing follows them in it: the parser would not see that.
-        let data: &[u8] = &info.subject_public_key.data;
-        let bits_start = spki.len().checked_sub(data.len()).ok_or(PublishError::PublicKey)?;
-        let bits = Some(&spki[bits_start..]).filter(|bits| *bits == data).ok_or(PublishError::PublicKey)?;
+        let Cow::Borrowed(bits) = info.subject_public_key.data else { return Err(PublishError::PublicKey) };
+        // The sequence ends with the key's bits: the parser would not see what follows them in it.
+        if bits.as_ptr_range().end != spki.as_ptr_range().end {
+            return Err(PublishError::PublicKey);
+        }
         match info.algorithm.algorithm.to_id_string().as_str() {
             "1.2.840.113549.1.1.1" => rsa(bits),
             "1.2.840.10045.2.1" => {
