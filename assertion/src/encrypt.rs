@@ -127,6 +127,11 @@ impl Provider {
         metadata::is_over(self.until_ms, now_unix_s)
     }
 
+    /// The `validUntil` of its metadata, the earlier of two.
+    pub fn valid_until_unix_s(&self) -> Option<i64> {
+        self.until_ms.map(|until_ms| until_ms.div_euclid(1000))
+    }
+
     /// When its certificate ends. Metadata carries keys in certificates whose dates nobody checks by the profile
     /// (SAML V2.0 Metadata Interoperability Profile §2.6.1), so this is for a warning.
     pub fn certificate_not_after_unix_s(&self) -> i64 {

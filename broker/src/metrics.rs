@@ -26,6 +26,7 @@ const RELOADS: &str = "segl_broker_reloads_total";
 const READY: &str = "segl_broker_upstream_ready";
 const IN_FLIGHT: &str = "segl_broker_upstream_in_flight";
 const CERTIFICATE_EXPIRY: &str = "segl_broker_certificate_not_after_seconds";
+const METADATA_VALID_UNTIL: &str = "segl_broker_metadata_valid_until_seconds";
 
 /// The exposition; recording begins with the first call.
 pub(crate) fn exposition() -> &'static PrometheusHandle {
@@ -49,6 +50,7 @@ pub(crate) fn exposition() -> &'static PrometheusHandle {
         describe_gauge!(READY, "1 when the tenant can send requests to the segld");
         describe_gauge!(IN_FLIGHT, "Signatures asked for and not answered");
         describe_gauge!(CERTIFICATE_EXPIRY, "When a certificate ends, in seconds since 1970");
+        describe_gauge!(METADATA_VALID_UNTIL, "When a provider's metadata ends, in seconds since 1970");
         // Prometheus sees no rise in a counter that begins at 1.
         for outcome in ["ok", "refused"] {
             counter!(RELOADS, "outcome" => outcome).increment(0);
@@ -99,6 +101,10 @@ pub(crate) fn upstream(tenant: &str, segld: &str, ready: bool, in_flight: usize)
 
 pub(crate) fn certificate(holder: &str, not_after_s: i64) {
     gauge!(CERTIFICATE_EXPIRY, "holder" => holder.to_owned()).set(not_after_s as f64);
+}
+
+pub(crate) fn metadata(provider: &str, valid_until_s: i64) {
+    gauge!(METADATA_VALID_UNTIL, "provider" => provider.to_owned()).set(valid_until_s as f64);
 }
 
 /// How often the recorder's own memory must be tidied; without it histogram samples pile up.

@@ -398,6 +398,9 @@ fn report_expiries(loaded: &Loaded) {
     for (holder, not_after_s) in &loaded.expiries {
         metrics::certificate(holder, *not_after_s);
     }
+    for (provider, until_s) in &loaded.metadata_ends {
+        metrics::metadata(provider, *until_s);
+    }
     for warning in loaded.warnings.iter().cloned().chain(expiry_warnings(&loaded.expiries)) {
         tracing::warn!("{warning}");
     }

@@ -192,8 +192,8 @@ fn when_one_of_two_segld_is_killed_under_load_only_what_it_had_in_hand_is_unknow
 
 /// A key with two versions, of which the second takes over at this instant.
 fn rolls_over(site: &mut Site, instant: OffsetDateTime) {
-    let made = "generate = [\n    { file = \"rolled-1.pem\", type = \"ec-p256\" },\n    { file = \"rolled-2.pem\", type = \"ec-p256\" },\n";
-    site.segld_toml = site.segld_toml.replacen("generate = [\n", made, 1);
+    let made = [1, 2].map(|number| format!("    {{ file = \"rolled-{number}.pem\", type = \"ec-p256\" }},\n"));
+    site.segld_toml = site.segld_toml.replacen("generate = [\n", &format!("generate = [\n{}", made.concat()), 1);
     let version = |number: u8, from: OffsetDateTime| {
         let from = from.format(&Rfc3339).unwrap();
         format!("[[key.version]]\nname = \"v{number}\"\nfile = \"rolled-{number}.pem\"\nactive_from = {from}\n")
@@ -211,7 +211,7 @@ fn rolls_over(site: &mut Site, instant: OffsetDateTime) {
 
 #[test]
 fn every_segld_takes_the_next_version_of_a_key_at_the_same_instant() {
-    let notice = Duration::from_secs(15);
+    let notice = Duration::from_secs(20);
     let instant = (OffsetDateTime::now_utc() + notice).replace_nanosecond(0).unwrap();
     let pair = Pair::with(|site| rolls_over(site, instant));
     let instant = SystemTime::from(instant);
@@ -239,6 +239,10 @@ fn every_segld_takes_the_next_version_of_a_key_at_the_same_instant() {
             });
         }
     });
+    let items = json!([{ "digest": STANDARD.encode(digest_of("batch")) }]);
+    let body = json!({ "key": ROLLED, "algorithm": "ecdsa-p256-sha256", "items": items });
+    let batch = pair.caller(0).post("/v1/sign-batch", &body, &[]).unwrap();
+    assert_eq!(batch.json["items"][0]["version"], "v2", "{}", batch.text);
     for (sent, received, version) in answered.into_inner().unwrap() {
         assert!(version == "v1" || received >= instant, "too early");
         assert!(version == "v2" || sent < instant, "too late");

@@ -11,6 +11,7 @@ use std::{
 
 use segl_tests::{
     conversation::Conversation,
+    documents,
     http::Http,
     pki::Authority,
     programs::workspace,
@@ -207,6 +208,7 @@ fn eventful() -> Exposed {
         let versions = format!("algorithms = [\"ecdsa-p384-sha384\"]\n{version}active_from = 2026-01-01T00:00:00Z\n");
         assert!(site.segld_toml.contains(&alone));
         site.segld_toml = site.segld_toml.replace(&alone, &versions);
+        documents::add_provider(site, "https://sp.example", &[]).unwrap();
     });
     // A certificate for a key, and with it a reload.
     let certificate = Command::new("openssl")

@@ -115,8 +115,8 @@ pub fn add_key(site: &mut Site, of: &DocumentKey<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Gives keys, each with its public key (SubjectPublicKeyInfo, DER), certificates of an authority. segld takes them with
-/// the next reload. Returns them in DER, in the order of the keys.
+/// Gives keys, each with its public key (SubjectPublicKeyInfo, DER), certificates of an authority. segld takes them
+/// with the next reload. Returns them in DER, in the order of the keys.
 pub fn certify(site: &mut Site, authority: &Authority, keys: &[(&str, Vec<u8>)]) -> Result<Vec<Vec<u8>>> {
     let mut certificates = Vec::new();
     for (name, spki_der) in keys {
@@ -167,10 +167,11 @@ pub fn add(site: &mut Site) -> Result<()> {
 /// methods, in this order.
 pub fn add_provider(site: &mut Site, entity_id: &str, methods: &[&str]) -> Result<()> {
     let certificate = CertificateParams::default().self_signed(&KeyPair::from_pem(PROVIDER_KEY)?)?;
+    let until = (OffsetDateTime::now_utc() + Duration::days(1)).replace_nanosecond(0)?.format(&Rfc3339)?;
     let methods = methods.iter().map(|method| format!("<EncryptionMethod Algorithm=\"{method}\"/>"));
     let metadata = format!(
-        "<EntityDescriptor xmlns=\"urn:oasis:names:tc:SAML:2.0:metadata\" entityID=\"{entity_id}\">\
-         <SPSSODescriptor protocolSupportEnumeration=\"urn:oasis:names:tc:SAML:2.0:protocol\">\
+        "<EntityDescriptor xmlns=\"urn:oasis:names:tc:SAML:2.0:metadata\" entityID=\"{entity_id}\" \
+         validUntil=\"{until}\"><SPSSODescriptor protocolSupportEnumeration=\"urn:oasis:names:tc:SAML:2.0:protocol\">\
          <KeyDescriptor use=\"encryption\"><KeyInfo xmlns=\"http://www.w3.org/2000/09/xmldsig#\"><X509Data>\
          <X509Certificate>{}</X509Certificate></X509Data></KeyInfo>{}</KeyDescriptor></SPSSODescriptor>\
          </EntityDescriptor>",

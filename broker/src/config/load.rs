@@ -26,6 +26,8 @@ pub struct Loaded {
     pub providers: Providers,
     /// Whose certificate ends when, in seconds since 1970
     pub expiries: Vec<(String, i64)>,
+    /// When providers' metadata ends, where it does, by `entityID`
+    pub metadata_ends: Vec<(String, i64)>,
     /// What is no reason not to run, but somebody's to mend
     pub warnings: Vec<String>,
 }
@@ -95,7 +97,14 @@ impl Config {
                 findings.push(segld.server_name.line, message);
             }
         }
-        let mut loaded = Loaded { http_tls, tenants, providers: Providers::default(), expiries, warnings: Vec::new() };
+        let mut loaded = Loaded {
+            http_tls,
+            tenants,
+            providers: Providers::default(),
+            expiries,
+            metadata_ends: Vec::new(),
+            warnings: Vec::new(),
+        };
         self.load_providers(&mut loaded, findings);
         loaded
     }
@@ -111,6 +120,7 @@ impl Config {
                 Ok(provider) => {
                     let name = provider.entity_id().to_owned();
                     loaded.expiries.push((format!("provider:{name}"), provider.certificate_not_after_unix_s()));
+                    loaded.metadata_ends.extend(provider.valid_until_unix_s().map(|at_s| (name.clone(), at_s)));
                     if loaded.providers.insert(provider).is_some() {
                         findings.push(path.line, format!("[[provider]]: `{name}` has metadata already"));
                     }

@@ -114,10 +114,15 @@ async fn a_document_or_several_and_never_too_many() {
 
 /// With RSA-2048 in its metadata, which lists AES-256-CBC and the older RSA-OAEP.
 fn provider(audience: &str) -> Provider {
+    provider_until("", audience)
+}
+
+/// With more attributes of its metadata.
+fn provider_until(until: &str, audience: &str) -> Provider {
     let key = rcgen::KeyPair::from_pem(include_str!("../../../../assertion/tests/keys/rsa-2048.pem")).unwrap();
     let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
     let metadata = format!(
-        "<EntityDescriptor xmlns=\"urn:oasis:names:tc:SAML:2.0:metadata\" entityID=\"{audience}\"><SPSSODescriptor>\
+        "<EntityDescriptor xmlns=\"urn:oasis:names:tc:SAML:2.0:metadata\" entityID=\"{audience}\" {until}><SPSSODescriptor>\
          <KeyDescriptor><KeyInfo xmlns=\"http://www.w3.org/2000/09/xmldsig#\"><X509Data><X509Certificate>{}\
          </X509Certificate></X509Data></KeyInfo>\
          <EncryptionMethod Algorithm=\"http://www.w3.org/2001/04/xmlenc#aes256-cbc\"/>\
@@ -157,11 +162,16 @@ async fn an_assertion_is_encrypted_for_the_provider_that_its_audience_names_as_i
 async fn what_can_not_be_encrypted_is_not_signed() {
     let setup = setup().await;
     setup.change(|snapshot| drop(snapshot.providers.insert(provider("https://sp.example"))));
+    // It was in date when it was read.
+    let ended = provider_until("validUntil=\"2020-01-01T00:00:00Z\"", "https://ended.example");
+    setup.change(|snapshot| drop(snapshot.providers.insert(ended.clone())));
     let (good, other) = (assertion("https://sp.example", ""), assertion("https://other.example", ""));
+    let ended = assertion("https://ended.example", "");
     let nobody = good.replace("<Audience>https://sp.example</Audience>", "");
     for (document, code) in [
         (other.as_str(), Code::NoProvider),
         (&nobody, Code::NoProvider),
+        (&ended, Code::NoProvider),
         ("<Assertion/>", Code::MalformedDocument),
         ("<!DOCTYPE a><a/>", Code::MalformedDocument),
     ] {
