@@ -45,8 +45,8 @@ pub struct PreparedJws {
 /// signed as it is. `capacity` is the request's "acting as".
 ///
 /// # Errors
-/// [`Refusal::Malformed`] with the first reason why either is not read; else [`Refusal::Policy`] with all violations of
-/// both.
+/// [`Refusal::Malformed`] with the first reason why either is not read; else [`Refusal::Policy`] with the violations
+/// of both.
 pub fn prepare(
     header: &[u8],
     payload: &[u8],

@@ -1,4 +1,4 @@
-//! What a tenant may have signed as an assertion: implicit deny, and every violation at once.
+//! What a tenant may have signed as an assertion: implicit deny, and violations told together.
 //!
 //! The checks read [`Assertion`], the very tree that is digested. Nothing told repeats a value of the assertion.
 
@@ -119,8 +119,8 @@ struct Checked<'a> {
 }
 
 impl AssertionPolicy {
-    /// The lists in which nothing stands that the profile demands, by their fields' names, each with what one of has to
-    /// stand there. With such a policy nothing is ever signed.
+    /// The lists in which nothing stands that the profile demands, by their fields' names, each with the values of
+    /// which one has to stand there. With such a policy nothing is ever signed.
     pub fn unmeetable(&self) -> Vec<(&'static str, &'static [&'static str])> {
         match self.profile {
             Some(Profile::Oiosaml3) => profile::unmeetable(self),
@@ -128,7 +128,8 @@ impl AssertionPolicy {
         }
     }
 
-    /// Checks an assertion: all violations, none when it may be signed. `capacity` is the request's "acting as".
+    /// Checks an assertion: its violations, [`VIOLATIONS_MAX`](crate::VIOLATIONS_MAX) at most, none when it may be
+    /// signed. `capacity` is the request's "acting as".
     pub fn check(&self, assertion: Assertion<'_>, capacity: Option<Capacity<'_>>, now_unix_s: u64) -> Vec<Violation> {
         let attributes = Attributes::of(assertion);
         let checked = Checked {

@@ -25,7 +25,7 @@ pub enum Refusal {
     /// It is not well-formed, or beyond a limit, or written in a way that readers disagree on
     #[error("the document is malformed: {} at `{}`: {}", .0.rule, .0.place, .0.text)]
     Malformed(Violation),
-    /// It is well-formed, and the policy denies it: all violations, at least one
+    /// It is well-formed, and the policy denies it: the violations, one at least and [`VIOLATIONS_MAX`] at most
     #[error("the policy refuses the document: {} violations, the first is {} at `{}`", .0.len(), .0[0].rule, .0[0].place)]
     Policy(Vec<Violation>),
 }

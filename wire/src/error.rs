@@ -24,7 +24,8 @@ numbered! {
         FrameTooLong = 3,
         /// Ids must rise
         BadId = 4,
-        /// The digest's length is not the algorithm's, or the message is too long
+        /// The digest's length is not the algorithm's, the message or document is too long, or the key has no
+        /// certificate to show
         BadInput = 5,
         /// No such key for this client
         NotGranted = 6,
@@ -34,9 +35,9 @@ numbered! {
         AlgorithmNotAllowed = 8,
         /// Not a class granted to this client
         ClassNotAllowed = 9,
-        /// More items than announced, or none
+        /// More items than announced, or none, or the answer would be too long
         BadBatch = 10,
-        /// The document says what this client may not have signed; [`Error::violations`] lists it all
+        /// The document says what this client may not have signed; [`Error::violations`] lists it
         PolicyViolation = 11,
         /// The document is not what it claims to be, or not safe to read; [`Error::violations`] says where
         MalformedDocument = 12,

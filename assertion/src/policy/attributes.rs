@@ -16,7 +16,7 @@ pub(super) const AAL: &str = "https://data.gov.dk/concept/core/nsis/aal";
 /// The level of assurance in OIOSAML 2.
 pub(super) const OLD_LEVEL: &str = "dk:gov:saml:attribute:AssuranceLevel";
 
-/// Assertions have fewer attributes than this.
+/// Assertions usually have fewer attributes than this.
 const USUAL: usize = 24;
 
 /// The attributes of an assertion, by name.

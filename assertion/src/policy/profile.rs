@@ -11,7 +11,6 @@ const ENTITY: &str = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity";
 const URI_NAMES: &str = "urn:oasis:names:tc:SAML:2.0:attrname-format:uri";
 const NAME_ID_FORMATS: [&str; 2] =
     ["urn:oasis:names:tc:SAML:2.0:nameid-format:persistent", "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"];
-
 const VERSION: &str = "OIO-SAML-3.0";
 const LEVELS: [&str; 3] = ["Low", "Substantial", "High"];
 

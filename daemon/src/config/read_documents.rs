@@ -62,7 +62,8 @@ pub(super) fn assertion(
     for (list, demanded) in policy.unmeetable() {
         let at = section.value(list).or_else(|| section.value("profile"));
         let text = format!("`{list}` has nothing that `profile` demands: nothing could be signed");
-        at.expect("a profile is said").error(text, format!("{list} = {demanded:?}, or one of them"));
+        let one = if demanded.len() > 1 { ", or one of these" } else { "" };
+        at.expect("a profile is said").error(text, format!("{list} = {demanded:?}{one}"));
     }
     section.finish();
     Some(Arc::new(policy))
