@@ -8,6 +8,7 @@
 pub mod api;
 pub mod callers;
 pub mod cli;
+mod clock;
 pub mod config;
 mod files;
 mod hardening;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -25,6 +25,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     api::{self, Broker, Limits, Snapshot},
     callers::Callers,
+    clock,
     config::{Config, Loaded},
     hardening::harden,
     idempotency::Idempotency,
@@ -408,7 +409,7 @@ fn report_expiries(loaded: &Loaded) {
 
 /// A line for each certificate that has ended or soon will.
 pub(crate) fn expiry_warnings(expiries: &[(String, i64)]) -> Vec<String> {
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+    let now_s = clock::unix_s() as i64;
     let warnings = expiries.iter().filter_map(|(holder, not_after_s)| {
         let left_s = not_after_s - now_s;
         if left_s < 0 {

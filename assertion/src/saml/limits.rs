@@ -21,6 +21,21 @@ pub struct Limits {
     pub name_max: usize,
 }
 
+impl Limits {
+    /// For documents that are encrypted: more than any that is signed has, so that a signature never makes a document
+    /// too large that was not before.
+    pub const OF_SIGNED: Limits = Limits {
+        bytes_max: 16 << 20,
+        depth_max: 64,
+        nodes_max: 16_384,
+        element_attributes_max: 64,
+        attributes_max: 8_192,
+        scope_max: 64,
+        declarations_max: 2_048,
+        name_max: 1_024,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {

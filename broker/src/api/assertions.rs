@@ -1,11 +1,7 @@
 //! `POST /v1/assertions`: SAML assertions, which `segld` looks into before it signs them; then, if asked for, encrypted
 //! for their service provider.
 
-use std::{
-    borrow::Cow,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     body::Bytes,
@@ -24,21 +20,9 @@ use super::{
 };
 use crate::{
     callers::Operation,
+    clock,
     problem::{Code, Problem},
     upstream::{Ask, Failure, Items, SignedForm, What},
-};
-
-/// What is read here of a document to encrypt it: more than `segld` takes, so that a signature never makes a document
-/// too large that was not before.
-const LIMITS: Limits = Limits {
-    bytes_max: 16 << 20,
-    depth_max: 64,
-    nodes_max: 16_384,
-    element_attributes_max: 64,
-    attributes_max: 8_192,
-    scope_max: 64,
-    declarations_max: 2_048,
-    name_max: 1_024,
 };
 
 asked!(AssertionRequest, signature_method);
@@ -305,15 +289,15 @@ impl Encryption {
             }
             _ => Problem::field(code(&error), pointer, error.to_string()),
         };
-        let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        snapshot.providers.provider_of(document.as_bytes(), &LIMITS, now_unix_s).map(drop).map_err(wrong)
+        let provider = snapshot.providers.provider_of(document.as_bytes(), &Limits::OF_SIGNED, clock::unix_s());
+        provider.map(drop).map_err(wrong)
     }
 
     async fn apply(&self, made: Made) -> Result<SignedDocument, Failure> {
         let Made { mut bytes, version, timings, offset } = made;
         if let Some(snapshot) = self.0.clone() {
             // The provider's RSA key takes up to a millisecond: too long for a thread that serves connections.
-            let work = tokio::task::spawn_blocking(move || snapshot.providers.encrypt(&bytes, &LIMITS));
+            let work = tokio::task::spawn_blocking(move || snapshot.providers.encrypt(&bytes, &Limits::OF_SIGNED));
             let failed = |why: &dyn std::fmt::Display| {
                 Failure::unanswered(Code::Internal, format!("it was signed, and could not be encrypted: {why}"))
             };

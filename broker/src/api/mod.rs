@@ -17,7 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -37,6 +37,7 @@ pub use openapi::document;
 
 use crate::{
     callers::{Caller, Callers, Operation, PeerCertificate, Unknown},
+    clock,
     config::Publish,
     idempotency::{self, Answer, Fingerprint, Idempotency, Turn},
     in_flight::InFlight,
@@ -171,7 +172,7 @@ impl Broker {
         let headers = request.headers();
         let authorization = only(headers, &header::AUTHORIZATION).map(|value| value.map(HeaderValue::as_bytes));
         let peer = request.extensions().get::<Arc<PeerCertificate>>();
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+        let now_s = clock::unix_s() as i64;
         let known = authorization
             .map_err(|Repeated| Unknown::Repeated)
             .and_then(|authorization| snapshot.callers.authenticate(authorization, peer.map(Arc::as_ref), now_s));

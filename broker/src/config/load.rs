@@ -1,10 +1,6 @@
 //! Opens the files that a configuration names: certificates, keys, CAs, providers' metadata.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, sync::Arc};
 
 use segl_assertion::{
     MetadataError,
@@ -13,7 +9,7 @@ use segl_assertion::{
 use zeroize::Zeroizing;
 
 use super::{At, Config, Findings, Identity};
-use crate::{callers::TokenHash, files, tls};
+use crate::{callers::TokenHash, clock, files, tls};
 
 /// What the files of a configuration hold, ready for use.
 #[derive(Debug)]
@@ -112,7 +108,7 @@ impl Config {
     /// Metadata that is out of date is left out with a warning: one provider's lapse must not keep the broker of all the
     /// others from starting. What can not be used at all is a finding.
     fn load_providers(&self, loaded: &mut Loaded, findings: &mut Findings) {
-        let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now_unix_s = clock::unix_s();
         for configured in &self.providers {
             let path = &configured.metadata;
             let Some(metadata) = read(path, findings) else { continue };

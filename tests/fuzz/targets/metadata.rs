@@ -7,18 +7,6 @@ use segl_assertion::{
     saml::Limits,
 };
 
-/// With what the broker reads documents that it encrypts: `LIMITS` in broker/src/api/assertions.rs.
-const LIMITS: Limits = Limits {
-    bytes_max: 16 << 20,
-    depth_max: 64,
-    nodes_max: 16_384,
-    element_attributes_max: 64,
-    attributes_max: 8_192,
-    scope_max: 64,
-    declarations_max: 2_048,
-    name_max: 1_024,
-};
-
 /// When metadata is read and used: seconds since 1970.
 const NOW: u64 = 1_795_305_600;
 
@@ -29,17 +17,17 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(!provider.entity_id().is_empty());
     let mut providers = Providers::default();
     assert!(providers.insert(provider).is_none());
-    let known = providers.provider_of(document, &LIMITS, NOW).map(|provider| provider.entity_id().to_owned());
+    let known = providers.provider_of(document, &Limits::OF_SIGNED, NOW).map(|provider| provider.entity_id().to_owned());
     if let Ok(provider) = providers.provider_of(document, &Limits::default(), NOW) {
         assert_eq!(known.as_deref(), Ok(provider.entity_id()), "what `segld` takes the broker reads alike");
     }
-    match providers.encrypt(document, &LIMITS) {
+    match providers.encrypt(document, &Limits::OF_SIGNED) {
         Ok(encrypted) => {
             assert!(known.is_ok(), "whom it is for was known before");
             let text = std::str::from_utf8(&encrypted).expect("XML of text is text");
             assert_eq!(text.matches(":EncryptedAssertion ").count(), 1);
             // What is not signed a second time is the Response's alone.
-            providers.encrypt(&encrypted, &LIMITS).expect_err("it is encrypted");
+            providers.encrypt(&encrypted, &Limits::OF_SIGNED).expect_err("it is encrypted");
         }
         Err(error) => assert!(known.is_err() || error == segl_assertion::encrypt::EncryptError::NotSigned),
     }
